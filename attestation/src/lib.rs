@@ -1,0 +1,1 @@
+//! Strict verification of AWS Nitro attestation documents: policy, statement, receipts and evidence

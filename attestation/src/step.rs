@@ -1,0 +1,79 @@
+//! The twelve steps of verification, numbered as in the specification.
+
+use std::fmt;
+
+/// A step, in the order in which they are taken: cheap and strict first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(u8)]
+pub enum Step {
+    /// At most 16 KiB.
+    Size = 1,
+    /// A COSE_Sign1 with ES384, in its one accepted encoding.
+    Cose,
+    /// The nine keys, each once and of its type.
+    Payload,
+    /// The expected root, four certificate authorities and a leaf, their profile and names.
+    Certificates,
+    /// The path from the leaf to the root, at the document's own time.
+    Chain,
+    /// The leaf's signature over the payload.
+    Signature,
+    /// The document's time against the verifier's clock.
+    Time,
+    /// PCR0, 1 and 2 are measurements.
+    Debug,
+    /// The verifier's challenge.
+    Nonce,
+    /// The key at the other end of the connection.
+    PublicKey,
+    /// The channel, the receipt key and the models.
+    Statement,
+    /// Expiry, releases, pins and the kind of channel.
+    Policy,
+}
+
+impl Step {
+    /// Its number, from 1 to 12.
+    pub const fn number(self) -> u8 {
+        self as u8
+    }
+
+    /// Its name, in one or two words.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Size => "size",
+            Self::Cose => "COSE",
+            Self::Payload => "payload",
+            Self::Certificates => "certificates",
+            Self::Chain => "chain",
+            Self::Signature => "signature",
+            Self::Time => "time",
+            Self::Debug => "debug mode",
+            Self::Nonce => "nonce",
+            Self::PublicKey => "public key",
+            Self::Statement => "statement",
+            Self::Policy => "policy",
+        }
+    }
+}
+
+impl fmt::Display for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.number(), self.name())
+    }
+}
+
+/// A step that was passed, and what was found in it, for people.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StepReport {
+    /// The step.
+    pub step: Step,
+    /// What was found: `PCR0 8f3a… = release 1.2.0`.
+    pub detail: String,
+}
+
+impl StepReport {
+    pub(crate) fn new(step: Step, detail: impl Into<String>) -> Self {
+        Self { step, detail: detail.into() }
+    }
+}

@@ -1,0 +1,105 @@
+//! How a command fails: what happened, what to do, and the exit code.
+
+use std::{io, path::Path};
+
+use cloister_attestation::{EvidenceError, PolicyError, VerificationError};
+use cloister_client::{Error, TableError};
+
+pub(crate) const INTERNAL: u8 = 1;
+pub(crate) const USAGE: u8 = 2;
+pub(crate) const NOT_VERIFIED: u8 = 3;
+pub(crate) const REFUSED: u8 = 4;
+pub(crate) const UNREACHABLE: u8 = 5;
+pub(crate) const BAD_INPUT: u8 = 6;
+
+/// Why a command failed.
+#[derive(Debug)]
+pub(crate) struct Failure {
+    pub(crate) exit: u8,
+    pub(crate) code: String,
+    pub(crate) message: String,
+    pub(crate) remedy: String,
+    /// The verification step that failed, from 1.
+    pub(crate) step: Option<u8>,
+}
+
+impl Failure {
+    pub(crate) fn new(exit: u8, code: &str, message: impl Into<String>, remedy: impl Into<String>) -> Self {
+        Self { exit, code: code.into(), message: message.into(), remedy: remedy.into(), step: None }
+    }
+
+    pub(crate) fn bad_input(code: &str, message: impl Into<String>, remedy: impl Into<String>) -> Self {
+        Self::new(BAD_INPUT, code, message, remedy)
+    }
+
+    pub(crate) fn internal(error: &dyn std::fmt::Display) -> Self {
+        Self::new(
+            INTERNAL,
+            "internal",
+            error.to_string(),
+            "this is a defect of Cloister or of this machine: please report it",
+        )
+    }
+
+    pub(crate) fn usage(message: impl Into<String>) -> Self {
+        Self::new(USAGE, "usage", message, "see cloister --help")
+    }
+
+    pub(crate) fn no_policy() -> Self {
+        Self::new(
+            USAGE,
+            "no_policy",
+            "no policy was given, and without one no evaluator is accepted",
+            "give --policy FILE with the policy that comes with the release (in simulation: DIR/policy.toml of the \
+             simulated enclave's --authority DIR), or make one with: cloister policy new",
+        )
+    }
+
+    pub(crate) fn file(path: &Path, error: &io::Error) -> Self {
+        Self::bad_input("file", format!("{}: {error}", path.display()), "check the path and its permissions")
+    }
+
+    pub(crate) fn policy(path: &Path, error: &PolicyError) -> Self {
+        Self::bad_input(error.code(), format!("{}: {error}", path.display()), error.remedy())
+    }
+
+    /// The error of one row, with the line of the file it came from in front.
+    pub(crate) fn at_line(mut self, line: u64) -> Self {
+        self.message = format!("line {line}: {}", self.message);
+        self
+    }
+}
+
+impl From<VerificationError> for Failure {
+    fn from(error: VerificationError) -> Self {
+        let step = Some(error.step().number());
+        Self { step, ..Self::new(NOT_VERIFIED, error.code(), error.to_string(), error.remedy()) }
+    }
+}
+
+impl From<EvidenceError> for Failure {
+    fn from(error: EvidenceError) -> Self {
+        Self::new(NOT_VERIFIED, error.code(), error.to_string(), error.remedy())
+    }
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        let exit = match &error {
+            Error::NotVerified(_) => NOT_VERIFIED,
+            Error::Unreachable { .. } | Error::ConnectionLost { .. } => UNREACHABLE,
+            Error::Refused { .. } | Error::BadAnswer { .. } => REFUSED,
+            other if other.is_not_verified() => NOT_VERIFIED,
+            _ => BAD_INPUT,
+        };
+        let failure = Self::new(exit, error.code(), error.to_string(), error.remedy());
+        let Error::NotVerified(cause) = error else { return failure };
+        Self { step: Some(cause.step().number()), ..failure }
+    }
+}
+
+impl From<TableError> for Failure {
+    fn from(error: TableError) -> Self {
+        Self::bad_input(error.code(), error.to_string(), error.remedy())
+    }
+}

@@ -1,0 +1,125 @@
+//! The commands. What people read goes to stdout, progress and banners to stderr; `--json` writes exactly one object.
+
+mod failure;
+mod infer;
+mod model;
+mod models;
+mod output;
+mod policy;
+mod verify;
+mod verify_document;
+mod verify_receipt;
+
+use std::{path::PathBuf, process::ExitCode};
+
+use clap::{Args, CommandFactory, Parser, Subcommand, error::ErrorKind};
+use cloister_client::{Endpoint, Policy};
+
+use self::{failure::Failure, output::Output};
+
+/// Encrypted inference in an attested AWS Nitro Enclave: the data owner's side
+#[derive(Debug, Parser)]
+#[command(name = "cloister", version, max_term_width = 100, after_help = EXIT_CODES)]
+struct Arguments {
+    /// Write exactly one JSON object to stdout
+    #[arg(long, global = true)]
+    json: bool,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+const EXIT_CODES: &str = "Exit codes: 0 done, 1 internal error, 2 usage, 3 not verified, 4 refused by the service, \
+                          5 unreachable, 6 bad input";
+
+const GETTING_STARTED: &str = "\
+Verify an evaluator:        cloister verify https://HOST:PORT --policy policy.toml
+Infer under encryption:     cloister infer  https://HOST:PORT --policy policy.toml --model NAME --in rows.csv
+Everything else:            cloister --help
+";
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Verify the evaluator at an endpoint, step by step, and send it nothing but a nonce
+    Verify(verify::Verify),
+    /// List the models of a verified evaluator, and what the policy says of each
+    Models(models::Models),
+    /// Encrypt rows, have them evaluated by a verified evaluator, and decrypt the answer
+    Infer(infer::Infer),
+    /// Verify an attestation document in a file
+    VerifyDocument(verify_document::VerifyDocument),
+    /// Verify the receipts in an evidence file, offline
+    VerifyReceipt(verify_receipt::VerifyReceipt),
+    /// Make and inspect model bundles
+    #[command(subcommand)]
+    Model(model::Model),
+    /// Make and read policies: which releases and models are accepted
+    #[command(subcommand)]
+    Policy(policy::Policy),
+}
+
+/// An evaluator, and what it must prove.
+#[derive(Debug, Args)]
+struct Evaluator {
+    /// Where the service is: https://HOST:PORT
+    endpoint: Endpoint,
+    /// The policy that it must satisfy. Get it from whoever publishes the release, never from the endpoint
+    #[arg(long, value_name = "FILE")]
+    policy: Option<PathBuf>,
+}
+
+impl Evaluator {
+    fn policy(&self) -> Result<Policy, Failure> {
+        load_policy(self.policy.as_ref().ok_or_else(Failure::no_policy)?)
+    }
+}
+
+fn load_policy(path: &PathBuf) -> Result<Policy, Failure> {
+    let text = std::fs::read_to_string(path).map_err(|error| Failure::file(path, &error))?;
+    Policy::parse(&text).map_err(|error| Failure::policy(path, &error))
+}
+
+/// Parses the command line, runs the command, prints its outcome.
+pub(crate) fn run() -> ExitCode {
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(error) => return usage(&error),
+    };
+    let Some(command) = arguments.command else {
+        output::write_stdout(GETTING_STARTED);
+        return ExitCode::SUCCESS;
+    };
+    let mut output = Output::new(arguments.json);
+    let outcome = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime.block_on(dispatch(command, &mut output)),
+        Err(error) => Err(Failure::internal(&error)),
+    };
+    output.finish(outcome)
+}
+
+async fn dispatch(command: Command, output: &mut Output) -> Result<(), Failure> {
+    match command {
+        Command::Verify(command) => command.run(output).await,
+        Command::Models(command) => command.run(output).await,
+        Command::Infer(command) => command.run(output).await,
+        Command::VerifyDocument(command) => command.run(output),
+        Command::VerifyReceipt(command) => command.run(output),
+        Command::Model(command) => command.run(output),
+        Command::Policy(command) => command.run(output),
+    }
+}
+
+/// clap's own texts, and its exit codes: 0 for help and version, 2 for usage. With `--json`, one object all the same.
+fn usage(error: &clap::Error) -> ExitCode {
+    let asked_for = matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion);
+    if !asked_for && std::env::args().any(|argument| argument == "--json") {
+        let message = error.to_string();
+        let message = message.lines().next().unwrap_or_default().trim_start_matches("error: ").to_owned();
+        return Output::new(true).finish(Err(Failure::usage(message)));
+    }
+    if error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
+        let _ = Arguments::command().print_help();
+        return ExitCode::from(failure::USAGE);
+    }
+    let _ = error.print();
+    ExitCode::from(if asked_for { 0 } else { failure::USAGE })
+}

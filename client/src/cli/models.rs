@@ -1,0 +1,40 @@
+//! `cloister models`
+
+use clap::Args;
+use cloister_attestation::{ManifestModel, VerifiedEnclave};
+use cloister_client::AttestedConnection;
+use serde_json::{Value, json};
+
+use super::{Evaluator, failure::Failure, output::Output};
+
+/// List the models of a verified evaluator
+#[derive(Debug, Args)]
+pub(crate) struct Models {
+    #[command(flatten)]
+    evaluator: Evaluator,
+}
+
+impl Models {
+    pub(crate) async fn run(&self, output: &mut Output) -> Result<(), Failure> {
+        output.set("verified", false);
+        let connection = AttestedConnection::open(&self.evaluator.endpoint, self.evaluator.policy()?).await?;
+        let enclave = connection.enclave();
+        output.simulated(enclave.simulated());
+        output.set("verified", true);
+        output.set("release", enclave.release());
+        show(enclave, output);
+        Ok(())
+    }
+}
+
+/// The models of the manifest, and whether the policy accepts each.
+pub(crate) fn show(enclave: &VerifiedEnclave, output: &mut Output) {
+    let mut models: Vec<Value> = Vec::new();
+    for ManifestModel { name, version, bundle, description: _ } in &enclave.manifest().models {
+        let accepted = enclave.model(name).is_ok();
+        let verdict = if accepted { "accepted by the policy" } else { "NOT in the policy" };
+        output.line(format!("model {name} {version}: {verdict}\n  {bundle}"));
+        models.push(json!({"name": name, "version": version, "digest": bundle.to_string(), "accepted": accepted}));
+    }
+    output.set("models", models);
+}

@@ -1,0 +1,158 @@
+//! What went wrong, whose fault it is, and what to do.
+
+use cloister_attestation::{ModelError, ReceiptError, Sha384, VerificationError};
+use cloister_inference::{DecryptError, DescriptionError, EncryptError};
+use cloister_wire::error::ErrorCode;
+
+use crate::Endpoint;
+
+/// An operation of the client failed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// Nobody answers, or not in TLS 1.3.
+    #[error("{endpoint} cannot be reached: {reason}")]
+    Unreachable {
+        /// Who was called.
+        endpoint: Endpoint,
+        /// Why it failed.
+        reason: String,
+    },
+    /// The connection ended, or an answer did not come in time.
+    #[error("the connection was lost: {reason}")]
+    ConnectionLost {
+        /// Why.
+        reason: String,
+    },
+    /// The evaluator did not prove what the policy asks for. Nothing was sent to it but a nonce.
+    #[error(transparent)]
+    NotVerified(#[from] VerificationError),
+    /// The model is not served, or not the one that the policy accepts.
+    #[error(transparent)]
+    Model(#[from] ModelError),
+    /// The description that was relayed is not the attested one.
+    #[error("model {name:?}: the description received has digest {actual}, the attested manifest says {expected}")]
+    DescriptionMismatch {
+        /// The model.
+        name: String,
+        /// What the manifest says.
+        expected: Sha384,
+        /// What came.
+        actual: Sha384,
+    },
+    /// The attested description cannot be used.
+    #[error(transparent)]
+    Description(#[from] DescriptionError),
+    /// After a new attestation the model is another one.
+    #[error("model {name:?} changed while it was in use: its bundle was {expected}, now it is {actual}")]
+    ModelChanged {
+        /// The model.
+        name: String,
+        /// The bundle that was verified before.
+        expected: Sha384,
+        /// The bundle that is served now.
+        actual: Sha384,
+    },
+    /// The rows cannot be encrypted for this model. Nothing was sent.
+    #[error(transparent)]
+    Encrypt(#[from] EncryptError),
+    /// The service refused.
+    #[error("the service refused: {message}")]
+    Refused {
+        /// Its code.
+        code: ErrorCode,
+        /// Its text.
+        message: String,
+    },
+    /// What came back is not an answer.
+    #[error("the answer cannot be read: {reason}")]
+    BadAnswer {
+        /// Why.
+        reason: String,
+    },
+    /// The answer's receipt is not for this exchange. Nothing of the answer was decrypted.
+    #[error(transparent)]
+    Receipt(#[from] ReceiptError),
+    /// The answer does not decrypt within the proven bound.
+    #[error(transparent)]
+    Decrypt(#[from] DecryptError),
+    /// An earlier answer under this secret key was wrong, so the key is not used again.
+    #[error("an earlier answer was not honest: this session's secret key is not used again")]
+    SessionSpent,
+}
+
+impl Error {
+    /// The stable code.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::Unreachable { .. } => "unreachable",
+            Self::ConnectionLost { .. } => "connection_lost",
+            Self::NotVerified(error) => error.code(),
+            Self::Model(error) => error.code(),
+            Self::DescriptionMismatch { .. } => "description_mismatch",
+            Self::Description(error) => error.code(),
+            Self::ModelChanged { .. } => "model_changed",
+            Self::Encrypt(error) => error.code(),
+            Self::Refused { code, .. } => code.as_str(),
+            Self::BadAnswer { .. } => "bad_answer",
+            Self::Receipt(error) => error.code(),
+            Self::Decrypt(error) => error.code(),
+            Self::SessionSpent => "session_spent",
+        }
+    }
+
+    /// What to do about it.
+    pub fn remedy(&self) -> String {
+        match self {
+            Self::Unreachable { .. } => {
+                "check the address, that the proxy and the enclave are running, and that no firewall is between".into()
+            }
+            Self::ConnectionLost { .. } => {
+                "connect again; if it happens again, ask the operator for the service's log".into()
+            }
+            Self::NotVerified(error) => error.remedy(),
+            Self::Model(error) => error.remedy(),
+            Self::DescriptionMismatch { .. } => {
+                "whoever relays this connection alters it: use another way to the service, and tell its operator".into()
+            }
+            Self::Description(error) => error.remedy(),
+            Self::ModelChanged { .. } => {
+                "connect again; if the change is expected, add the new digest to the policy".into()
+            }
+            Self::Encrypt(error) => error.remedy(),
+            Self::Refused { code, .. } => match code {
+                ErrorCode::Busy => "try again in a few seconds".into(),
+                ErrorCode::Internal => "ask the operator for the service's log".into(),
+                _ => "check that client and service are of the same release".into(),
+            },
+            Self::BadAnswer { .. } => {
+                "check that the address is a Cloister service and that client and service are of the same release"
+                    .into()
+            }
+            Self::Receipt(error) => error.remedy(),
+            Self::Decrypt(error) => error.remedy(),
+            Self::SessionSpent => {
+                "connect again, which makes a new key; keep the evidence of the dishonest answer".into()
+            }
+        }
+    }
+
+    /// Whether it is the evaluator that cannot be trusted, rather than the input, the network or the load.
+    pub fn is_not_verified(&self) -> bool {
+        match self {
+            Self::NotVerified(_)
+            | Self::DescriptionMismatch { .. }
+            | Self::Description(_)
+            | Self::ModelChanged { .. }
+            | Self::Receipt(_)
+            | Self::Decrypt(_)
+            | Self::SessionSpent => true,
+            Self::Model(error) => !matches!(error, ModelError::UnknownModel { .. }),
+            Self::Unreachable { .. }
+            | Self::ConnectionLost { .. }
+            | Self::Encrypt(_)
+            | Self::Refused { .. }
+            | Self::BadAnswer { .. } => false,
+        }
+    }
+}

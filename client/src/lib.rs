@@ -1,0 +1,41 @@
+//! The data owner's side of Cloister: verify the evaluator, encrypt, have it evaluated, decrypt, keep evidence.
+//!
+//! ```text
+//! endpoint     where a service is
+//! connection   AttestedConnection: TLS to an enclave that satisfied the policy
+//! model        RemoteModel: rows in, predictions out, the secret key in between
+//! table        rows from CSV
+//! error        what went wrong, whose fault it is, what to do
+//! ```
+//!
+//! The paved path:
+//!
+//! ```no_run
+//! use cloister_client::{AttestedConnection, Policy};
+//!
+//! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+//! let policy = Policy::parse(&std::fs::read_to_string("policy.toml")?)?;
+//! let mut connection = AttestedConnection::open(&"https://127.0.0.1:8443".parse()?, policy).await?;
+//! let mut iris = connection.model("iris").await?;
+//! let answer = iris.infer(&[vec![5.1, 3.5, 1.4, 0.2]]).await?;
+//! println!("{}", answer.predictions[0].label);
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! [`AttestedConnection::open`] is the only way to a connection, and nothing but a nonce is sent before it returns.
+
+mod connection;
+mod endpoint;
+mod error;
+mod model;
+mod table;
+mod transport;
+
+pub use cloister_attestation::Policy;
+pub use cloister_inference::{Description, Label, Prediction};
+pub use connection::AttestedConnection;
+pub use endpoint::{Endpoint, EndpointError};
+pub use error::Error;
+pub use model::{Answer, RemoteModel, Timing};
+pub use table::{Table, TableError};

@@ -1,0 +1,123 @@
+//! A model that is evaluated under encryption.
+
+use std::time::{Duration, Instant};
+
+use base64::{Engine, engine::general_purpose::STANDARD};
+use cloister_attestation::{ManifestModel, Sha384};
+use cloister_inference::{Description, Prediction, Session};
+use cloister_wire::{
+    BINARY_MEDIA_TYPE,
+    oip::{InferRequest, InferResponse, ModelMetadata},
+    paths,
+};
+
+use crate::{AttestedConnection, Error};
+
+/// A model of an attested connection. Its secret key is made here, never leaves, and dies with it.
+#[derive(Debug)]
+pub struct RemoteModel<'connection> {
+    connection: &'connection mut AttestedConnection,
+    entry: ManifestModel,
+    session: Session,
+    /// Set while an answer is judged: after a dishonest one the key has been used for the last time.
+    spent: bool,
+}
+
+/// The answer to one request.
+#[derive(Debug)]
+pub struct Answer {
+    /// One per row.
+    pub predictions: Vec<Prediction>,
+    /// Bytes of the ciphertext messages, up and down.
+    pub bytes: (usize, usize),
+    /// Where the time went.
+    pub timing: Timing,
+}
+
+/// Where the time of one answer went.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Timing {
+    /// Quantising and encrypting.
+    pub encrypt: Duration,
+    /// From the first byte sent to the last received.
+    pub exchange: Duration,
+    /// Checking the receipt.
+    pub receipt: Duration,
+    /// Decrypting and decoding.
+    pub decrypt: Duration,
+}
+
+impl<'connection> RemoteModel<'connection> {
+    pub(crate) async fn open(
+        connection: &'connection mut AttestedConnection,
+        entry: ManifestModel,
+    ) -> Result<Self, Error> {
+        let answer = connection.transport.get(&paths::model(&entry.name)).await?;
+        let bad = |reason: &str| Error::BadAnswer { reason: reason.to_owned() };
+        let metadata: ModelMetadata =
+            serde_json::from_slice(&answer.body).map_err(|_| bad("the model's metadata cannot be read"))?;
+        let description = STANDARD
+            .decode(&metadata.parameters.cloister_description)
+            .map_err(|_| bad("the model's description is not base64"))?;
+        // Ranges, scales, columns and labels are the attested ones, or whoever relays could permute the labels.
+        let actual = Sha384::of(&description);
+        if actual != entry.description {
+            return Err(Error::DescriptionMismatch { name: entry.name, expected: entry.description, actual });
+        }
+        let session = Session::new(&Description::from_bytes(&description)?);
+        Ok(Self { connection, entry, session, spent: false })
+    }
+
+    /// What the model takes and gives.
+    pub fn description(&self) -> &Description {
+        self.session.description()
+    }
+
+    /// The connection it belongs to.
+    pub fn connection(&self) -> &AttestedConnection {
+        self.connection
+    }
+
+    /// Encrypts at most [`Description::rows_per_request`] rows, has them evaluated, and decrypts the answer after its
+    /// receipt was checked.
+    ///
+    /// After an answer whose receipt or decryption failed, the session answers only [`Error::SessionSpent`]: a malicious
+    /// evaluator learns at most that its answer was refused, once.
+    pub async fn infer(&mut self, rows: &[Vec<f64>]) -> Result<Answer, Error> {
+        if self.spent {
+            return Err(Error::SessionSpent);
+        }
+        self.connection.refresh(&self.entry).await?;
+
+        let started = Instant::now();
+        let request = self.session.encrypt(rows)?;
+        let encrypt = started.elapsed();
+
+        let started = Instant::now();
+        let framed = InferRequest { id: None, ciphertext: request.bytes() }.to_framed();
+        let path = paths::infer(&self.entry.name);
+        let answer = self.connection.transport.post_framed(&path, BINARY_MEDIA_TYPE, framed).await?;
+        let exchange = started.elapsed();
+
+        self.spent = true;
+        let started = Instant::now();
+        let response = InferResponse::parse(answer.header_length, &answer.body)
+            .map_err(|error| Error::BadAnswer { reason: error.to_string() })?;
+        self.connection.enclave().check_receipt(
+            response.receipt,
+            Sha384::of(request.bytes()),
+            Sha384::of(response.ciphertext),
+            self.entry.bundle,
+            self.description().parameters().name(),
+        )?;
+        self.connection.keep_receipt(response.receipt.to_vec());
+        let receipt = started.elapsed();
+
+        let started = Instant::now();
+        let predictions = self.session.decrypt(&request, response.ciphertext)?;
+        self.spent = false;
+        let bytes = (request.bytes().len(), response.ciphertext.len());
+        let timing = Timing { encrypt, exchange, receipt, decrypt: started.elapsed() };
+        Ok(Answer { predictions, bytes, timing })
+    }
+}

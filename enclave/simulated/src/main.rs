@@ -1,0 +1,42 @@
+//! `cloister-simulated-enclave`: enclave-app's service without hardware. It listens on loopback or a unix socket only.
+
+use std::path::PathBuf;
+
+use clap::Parser;
+use cloister_enclave::Entropy;
+use cloister_enclave_app::{Parts, models::Models, run, server::terminated};
+use cloister_simulated_enclave::{Authority, Identity, LocalAddress, LocalListener, policy};
+
+/// SIMULATED enclave for development and tests: no hardware, no isolation, an authority of its own
+#[derive(Debug, Parser)]
+#[command(version)]
+struct Arguments {
+    /// Folder of the simulated authority; made if empty. `policy.toml` is written there
+    #[arg(long, value_name = "DIR")]
+    authority: PathBuf,
+    /// tcp:127.0.0.1:PORT, tcp:[::1]:PORT or unix:PATH
+    #[arg(long, value_name = "ADDR")]
+    listen: LocalAddress,
+    /// Model bundles to serve
+    #[arg(long, value_name = "FILE", required = true, num_args = 1..)]
+    model: Vec<PathBuf>,
+}
+
+#[tokio::main]
+async fn main() -> anyhow::Result<()> {
+    let Arguments { authority: folder, listen, model } = Arguments::parse();
+    let models = Models::from_files(&model)?;
+    let authority = Authority::open_or_create(&folder)?;
+    let policy_file = folder.join("policy.toml");
+    std::fs::write(&policy_file, policy(&authority, &models.manifest()).to_toml())?;
+
+    let listener = LocalListener::bind(&listen).await?;
+    eprintln!("SIMULATED enclave: no hardware protects it and its documents prove nothing");
+    println!("listening on {}, policy {}", listener.address()?, policy_file.display());
+    let attester = authority.enclave(Identity::random());
+    run(Parts { attester, listener, entropy: Entropy::from_kernel()?, models }, async {
+        let _ = terminated().await;
+    })
+    .await?;
+    Ok(())
+}

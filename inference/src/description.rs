@@ -1,0 +1,552 @@
+//! What a client knows of a model: everything to ask it and to read its answers, and nothing of its weights.
+
+use std::collections::HashSet;
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha384};
+use thiserror::Error;
+
+use crate::bits::MAX_BITS;
+use crate::bound::{LOGIT_ROOM, MAX_DECIMALS, Scale, publication_error};
+use crate::cbor::{self, FormatError};
+use crate::message;
+use crate::packing::Packing;
+use crate::parameters::ParameterSet;
+
+/// The public half of a bundle, identified by its SHA-384.
+///
+/// The scales, the bound and the largest logit are sums over the whole model, which any client could read off a few answers.
+#[derive(Clone, PartialEq)]
+pub struct Description {
+    fields: Fields,
+    packing: Packing,
+    bytes: Vec<u8>,
+}
+
+/// One input column.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Feature {
+    /// The least value for which the bound holds; lower ones are refused.
+    pub low: f64,
+    /// The greatest.
+    pub high: f64,
+    /// The column's name.
+    pub name: String,
+}
+
+/// One class.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Label {
+    /// A class known by a number.
+    Integer(i64),
+    /// A class known by a name.
+    Text(String),
+}
+
+impl fmt::Display for Label {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Integer(number) => number.fmt(f),
+            Self::Text(text) => text.fmt(f),
+        }
+    }
+}
+
+/// How logits become probabilities, on the client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[non_exhaustive]
+pub enum Link {
+    /// exp(l_c) / Σ_i exp(l_i).
+    Softmax,
+}
+
+impl Description {
+    /// Reads a description, and checks all that it says.
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self, DescriptionError> {
+        Self::new(cbor::read(bytes, DOMAIN, MAX_LEN)?)
+    }
+
+    pub(crate) fn new(fields: Fields) -> Result<Self, DescriptionError> {
+        let packing = fields.check()?;
+        let bytes = cbor::write(&fields);
+        match bytes.len() {
+            0..=MAX_LEN => Ok(Self { fields, packing, bytes }),
+            len => Err(FormatError::TooLarge { len, max: MAX_LEN }.into()),
+        }
+    }
+
+    /// The file's bytes: deterministic CBOR.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        self.bytes.clone()
+    }
+
+    /// SHA-384 of the file's bytes.
+    pub fn digest(&self) -> [u8; 48] {
+        Sha384::digest(&self.bytes).into()
+    }
+
+    /// The model's name, fit for a path.
+    pub fn name(&self) -> &str {
+        &self.fields.name
+    }
+
+    /// The model's version, as its owner counts.
+    pub fn version(&self) -> &str {
+        &self.fields.version
+    }
+
+    /// The parameters under which requests are encrypted.
+    pub fn parameters(&self) -> ParameterSet {
+        self.fields.parameters
+    }
+
+    /// The input columns, in order.
+    pub fn features(&self) -> &[Feature] {
+        &self.fields.features
+    }
+
+    /// The classes, in the order of the logits.
+    pub fn labels(&self) -> &[Label] {
+        &self.fields.labels
+    }
+
+    /// How logits become probabilities.
+    pub fn link(&self) -> Link {
+        self.fields.link
+    }
+
+    /// The decimals to which logits are published.
+    pub fn decimals(&self) -> u32 {
+        self.fields.decimals
+    }
+
+    /// The most by which a published logit differs from the model's, for features within their ranges.
+    pub fn bound(&self) -> f64 {
+        self.fields.bound
+    }
+
+    /// The scales of the integers.
+    pub fn scale(&self) -> Scale {
+        self.fields.scale
+    }
+
+    /// The largest value that an honest reply decrypts to, as an integer at the scale of a logit.
+    pub fn limit(&self) -> u64 {
+        self.fields.limit
+    }
+
+    /// The most rows that one request holds.
+    pub fn rows_per_request(&self) -> usize {
+        self.packing.capacity()
+    }
+
+    /// The exact bytes of a request of `rows` rows.
+    pub fn request_len(&self, rows: usize) -> usize {
+        message::request_len(&self.packing, rows)
+    }
+
+    /// The exact bytes of the reply to it.
+    pub fn reply_len(&self, rows: usize) -> usize {
+        message::reply_len(&self.packing, self.fields.scale.reply, rows)
+    }
+
+    pub(crate) fn packing(&self) -> &Packing {
+        &self.packing
+    }
+
+    pub(crate) fn as_bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+impl fmt::Debug for Description {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.fields.fmt(f)
+    }
+}
+
+pub(crate) const DOMAIN: &str = "cloister/description";
+
+/// Room for as many features and labels as fit into one polynomial, with the longest names.
+pub(crate) const MAX_LEN: usize = 512 << 10;
+
+/// A description as it is written, in the order of the keys' encodings.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Fields {
+    pub(crate) v: u64,
+    pub(crate) link: Link,
+    pub(crate) name: String,
+    pub(crate) bound: f64,
+    pub(crate) limit: u64,
+    #[serde(with = "ScaleFields")]
+    pub(crate) scale: Scale,
+    pub(crate) domain: String,
+    pub(crate) labels: Vec<Label>,
+    pub(crate) version: String,
+    pub(crate) decimals: u32,
+    pub(crate) features: Vec<Feature>,
+    pub(crate) parameters: ParameterSet,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(remote = "Scale", deny_unknown_fields)]
+struct ScaleFields {
+    reply: u32,
+    weights: i32,
+    features: u32,
+}
+
+impl Fields {
+    /// Every statement is one that a model can have, and the packing that follows from them.
+    fn check(&self) -> Result<Packing, DescriptionError> {
+        check_identifier("name", &self.name)?;
+        check_identifier("version", &self.version)?;
+        let packing = self.check_shape()?;
+        self.features.iter().try_for_each(Feature::check)?;
+        self.labels.iter().try_for_each(Label::check)?;
+        check_distinct("feature", self.features.iter().map(|feature| &feature.name))?;
+        check_distinct("label", self.labels.iter().map(Label::to_string))?;
+        self.check_numbers()?;
+        Ok(packing)
+    }
+
+    fn check_shape(&self) -> Result<Packing, DescriptionError> {
+        let (features, classes) = (self.features.len(), self.labels.len());
+        if features == 0 || classes < 2 {
+            return Err(DescriptionError::Empty { features, classes });
+        }
+        let available = self.parameters.polynomial_size().0;
+        Packing::new(self.parameters, features, classes).ok_or(DescriptionError::TooWide { features, classes, available })
+    }
+
+    fn check_numbers(&self) -> Result<(), DescriptionError> {
+        let Scale { features, weights, reply } = self.scale;
+        let scale_is_sane = (1..=MAX_FEATURE_BITS).contains(&features)
+            && WEIGHT_BITS.contains(&weights)
+            && (1..=MAX_BITS).contains(&reply)
+            && LOGIT_BITS.contains(&self.scale.logit_bits());
+        if !scale_is_sane {
+            return Err(DescriptionError::Scale(self.scale));
+        }
+        if self.decimals > MAX_DECIMALS {
+            return Err(DescriptionError::Decimals { decimals: self.decimals });
+        }
+        if !(self.bound.is_finite() && self.bound >= publication_error(self.decimals)) {
+            return Err(DescriptionError::Bound { bound: self.bound, decimals: self.decimals });
+        }
+        if u128::from(self.limit) >= LOGIT_ROOM {
+            return Err(DescriptionError::Limit { limit: self.limit });
+        }
+        Ok(())
+    }
+}
+
+/// A float64 in [−1, 1] times 2^m is rounded exactly as long as its unit stays above the last bit.
+pub(crate) const MAX_FEATURE_BITS: u32 = 51;
+
+/// From weights of a million steps of 2^40 to weights that all vanish beside their bias.
+pub(crate) const WEIGHT_BITS: std::ops::RangeInclusive<i32> = -40..=110;
+
+/// Decimals are cut from a 128-bit product, L·10^k, by shifting m + w bits out.
+pub(crate) const LOGIT_BITS: std::ops::RangeInclusive<i32> = 1..=112;
+
+fn check_identifier(what: &'static str, text: &str) -> Result<(), DescriptionError> {
+    let fits = (1..=64).contains(&text.len())
+        && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte))
+        && !text.starts_with('.');
+    match fits {
+        true => Ok(()),
+        false => Err(DescriptionError::Identifier { what, text: text.into() }),
+    }
+}
+
+fn check_text(what: &'static str, text: &str) -> Result<(), DescriptionError> {
+    match (1..=128).contains(&text.len()) && !text.contains(char::is_control) {
+        true => Ok(()),
+        false => Err(DescriptionError::Text { what, text: text.into() }),
+    }
+}
+
+fn check_distinct<T: Into<String> + Clone + std::hash::Hash + Eq>(
+    what: &'static str,
+    texts: impl Iterator<Item = T>,
+) -> Result<(), DescriptionError> {
+    let mut seen = HashSet::new();
+    for text in texts {
+        if !seen.insert(text.clone()) {
+            return Err(DescriptionError::Duplicate { what, text: text.into() });
+        }
+    }
+    Ok(())
+}
+
+impl Feature {
+    fn check(&self) -> Result<(), DescriptionError> {
+        check_text("feature", &self.name)?;
+        let Self { low, high, .. } = *self;
+        let is_range = low.abs() <= LARGEST && high.abs() <= LARGEST && high - low >= 1.0 / LARGEST;
+        match is_range {
+            true => Ok(()),
+            false => Err(DescriptionError::Range { feature: self.name.clone(), low, high }),
+        }
+    }
+
+    /// c, the middle of the range.
+    pub(crate) fn centre(&self) -> f64 {
+        0.5 * (self.low + self.high)
+    }
+
+    /// h, its half width; the larger half, so that no rounding takes (x − c)/h beyond ±1.
+    pub(crate) fn half_width(&self) -> f64 {
+        let centre = self.centre();
+        (self.high - centre).max(centre - self.low)
+    }
+}
+
+/// Far enough from the ends of float64 that nothing over- or underflows.
+const LARGEST: f64 = 1e100;
+
+impl Label {
+    fn check(&self) -> Result<(), DescriptionError> {
+        match self {
+            Self::Integer(_) => Ok(()),
+            Self::Text(text) => check_text("label", text),
+        }
+    }
+}
+
+/// Why bytes are not a description, or say what cannot be.
+#[derive(Clone, Debug, PartialEq, Error)]
+#[non_exhaustive]
+pub enum DescriptionError {
+    /// Not such a file.
+    #[error("the model's description: {0}")]
+    Format(#[from] FormatError),
+    /// A name or version that does not fit a path.
+    #[error("the model's {what} is {text:?}, where 1 to 64 of A-Z a-z 0-9 . _ - are allowed, the first no dot")]
+    Identifier {
+        /// Name or version.
+        what: &'static str,
+        /// The text.
+        text: String,
+    },
+    /// A feature's name or a label that is empty, long, or not printable.
+    #[error("a {what} is {text:?}, where 1 to 128 bytes without control characters are allowed")]
+    Text {
+        /// Feature or label.
+        what: &'static str,
+        /// The text.
+        text: String,
+    },
+    /// Two of the same name.
+    #[error("two {what}s are {text:?}")]
+    Duplicate {
+        /// Feature or label.
+        what: &'static str,
+        /// Their name.
+        text: String,
+    },
+    /// No features, or fewer than two classes.
+    #[error("{features} features and {classes} classes are no classifier; it takes 1 and 2")]
+    Empty {
+        /// d.
+        features: usize,
+        /// K.
+        classes: usize,
+    },
+    /// One row does not fit into one polynomial.
+    #[error(
+        "too wide: {features} features × {classes} classes take {} coefficients, one polynomial has {available}",
+        features * classes
+    )]
+    TooWide {
+        /// d.
+        features: usize,
+        /// K.
+        classes: usize,
+        /// N.
+        available: usize,
+    },
+    /// A range that is empty, endless or not a number.
+    #[error("feature {feature:?} has the range {low} to {high}")]
+    Range {
+        /// The feature.
+        feature: String,
+        /// Its lower end.
+        low: f64,
+        /// Its upper end.
+        high: f64,
+    },
+    /// Scales that no arithmetic here supports.
+    #[error("no such scales: features 2^{}, weights 2^{}, replies of {} bits", .0.features, .0.weights, .0.reply)]
+    Scale(Scale),
+    /// More decimals than a float64 has.
+    #[error("{decimals} decimals, where at most {MAX_DECIMALS} are possible")]
+    Decimals {
+        /// As many as it says.
+        decimals: u32,
+    },
+    /// A bound that publication alone exceeds, or that is not a number.
+    #[error("a bound of {bound} for {decimals} decimals")]
+    Bound {
+        /// As it says.
+        bound: f64,
+        /// The decimals of which half a unit is within any bound.
+        decimals: u32,
+    },
+    /// Logits that would wrap.
+    #[error("logits of up to {limit}, where 2^63 wrap")]
+    Limit {
+        /// As it says.
+        limit: u64,
+    },
+}
+
+impl DescriptionError {
+    /// A stable name for programs.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::Format(error) => error.code(),
+            Self::Identifier { .. } => "identifier",
+            Self::Text { .. } => "text",
+            Self::Duplicate { .. } => "duplicate",
+            Self::Empty { .. } => "empty_model",
+            Self::TooWide { .. } => "too_wide",
+            Self::Range { .. } => "range",
+            Self::Scale(_) => "scale",
+            Self::Decimals { .. } => "decimals",
+            Self::Bound { .. } => "bound",
+            Self::Limit { .. } => "limit",
+        }
+    }
+
+    /// What a person does about it.
+    pub fn remedy(&self) -> String {
+        match self {
+            Self::Format(error) => error.remedy(),
+            Self::Identifier { what, .. } => format!("choose another {what}"),
+            Self::Text { what, .. } => format!("give that {what} another name"),
+            Self::Duplicate { what, .. } => format!("give each {what} its own name"),
+            Self::Empty { .. } => "train a classifier of at least two classes".into(),
+            Self::TooWide { classes, available, .. } => {
+                format!("keep at most {} features for {classes} classes, for example the most important ones", available / classes)
+            }
+            Self::Range { .. } => format!("give finite ends, the lower one first, within ±{LARGEST:e}"),
+            Self::Scale(_) | Self::Decimals { .. } | Self::Bound { .. } | Self::Limit { .. } => "import the model again".into(),
+        }
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    pub(crate) fn feature(name: &str, low: f64, high: f64) -> Feature {
+        Feature { low, high, name: name.into() }
+    }
+
+    fn fields() -> Fields {
+        Fields {
+            v: 1,
+            link: Link::Softmax,
+            name: "sample".into(),
+            bound: 1e-3,
+            limit: 1 << 62,
+            scale: Scale { features: 40, weights: 20, reply: 26 },
+            domain: DOMAIN.into(),
+            labels: vec![Label::Integer(-1), Label::Text("other".into())],
+            version: "1.0".into(),
+            decimals: 3,
+            features: vec![feature("x0", -1.0, 1.0), feature("x1", 0.0, 1e6)],
+            parameters: ParameterSet::N2048TUniform17,
+        }
+    }
+
+    fn error(change: impl FnOnce(&mut Fields)) -> DescriptionError {
+        let mut fields = fields();
+        change(&mut fields);
+        Description::new(fields).unwrap_err()
+    }
+
+    #[test]
+    fn it_reads_back_what_it_writes() {
+        let description = Description::new(fields()).unwrap();
+        assert_eq!(Description::from_bytes(&description.to_bytes()).unwrap(), description);
+        assert_eq!(description.digest(), <[u8; 48]>::from(Sha384::digest(description.to_bytes())));
+        assert_eq!(description.labels()[0].to_string(), "-1");
+    }
+
+    /// RFC 8949, section 4.2.1: keys in the bytewise order of their encodings, in every map.
+    #[test]
+    fn keys_are_in_deterministic_order() {
+        let value: ciborium::Value = ciborium::from_reader(Description::new(fields()).unwrap().as_bytes()).unwrap();
+        assert_sorted(&value);
+    }
+
+    pub(crate) fn assert_sorted(value: &ciborium::Value) {
+        match value {
+            ciborium::Value::Array(items) => items.iter().for_each(assert_sorted),
+            ciborium::Value::Map(entries) => {
+                let keys: Vec<_> = entries.iter().map(|(key, _)| cbor::write(key)).collect();
+                assert!(keys.is_sorted(), "{entries:?}");
+                entries.iter().for_each(|(_, value)| assert_sorted(value));
+            }
+            _ => {}
+        }
+    }
+
+    #[test]
+    fn the_parameter_set_is_written_by_its_name() {
+        for set in ParameterSet::ALL {
+            assert_eq!(cbor::write(&set), cbor::write(&set.name()));
+        }
+    }
+
+    #[test]
+    fn each_fault_has_its_error() {
+        let code = |change: fn(&mut Fields)| error(change).code();
+        assert_eq!(code(|f| f.name = "a/b".into()), "identifier");
+        assert_eq!(code(|f| f.version = String::new()), "identifier");
+        assert_eq!(code(|f| f.name = "..".into()), "identifier");
+        assert_eq!(code(|f| f.features[0].name = "a\nb".into()), "text");
+        assert_eq!(code(|f| f.features[0].name = "x1".into()), "duplicate");
+        assert_eq!(code(|f| f.labels[1] = Label::Text("-1".into())), "duplicate");
+        assert_eq!(code(|f| f.features.clear()), "empty_model");
+        assert_eq!(code(|f| f.labels.truncate(1)), "empty_model");
+        assert_eq!(code(|f| f.features[1].high = f64::NAN), "range");
+        assert_eq!(code(|f| f.features[1].high = f64::INFINITY), "range");
+        assert_eq!(code(|f| f.features[1].high = f.features[1].low), "range");
+        assert_eq!(code(|f| f.scale.features = 52), "scale");
+        assert_eq!(code(|f| f.scale.weights = -39), "scale");
+        assert_eq!(code(|f| f.scale.weights = i32::MAX), "scale");
+        assert_eq!(code(|f| f.scale.reply = 0), "scale");
+        assert_eq!(code(|f| f.decimals = 16), "decimals");
+        assert_eq!(code(|f| f.bound = 4e-4), "bound");
+        assert_eq!(code(|f| f.bound = f64::NAN), "bound");
+        assert_eq!(code(|f| f.limit = 1 << 63), "limit");
+    }
+
+    #[test]
+    fn a_model_too_wide_is_refused_with_the_numbers() {
+        let many = |f: &mut Fields| f.features = (0..1025).map(|j| feature(&format!("x{j}"), 0.0, 1.0)).collect();
+        let error = error(many);
+        assert_eq!(error, DescriptionError::TooWide { features: 1025, classes: 2, available: 2048 });
+        assert!(error.to_string().contains("2050"), "{error}");
+        assert!(error.remedy().contains("1024"), "{}", error.remedy());
+    }
+
+    #[test]
+    fn no_value_in_range_leaves_the_unit_interval() {
+        for (low, high) in [(0.1, 0.3), (-8.0, 1e-9), (1e9, 1e9 + 1.0), (0.1, 0.1 + f64::EPSILON), (-1e100, 1e100)] {
+            let feature = feature("x", low, high);
+            for x in [low, high, feature.centre(), low.next_up(), high.next_down()] {
+                assert!(((x - feature.centre()) / feature.half_width()).abs() <= 1.0, "{x} in {low} to {high}");
+            }
+        }
+    }
+}

@@ -1,0 +1,151 @@
+//! The evaluation: request bytes in, reply bytes out, nothing learned.
+
+use thiserror::Error;
+
+use crate::bits::Packer;
+use crate::bundle::Bundle;
+use crate::mask;
+use crate::message::{self, MessageError, MessageKind, RequestParts, leading_bits};
+use crate::packing::Packing;
+use crate::ring::{continue_below_zero, correlate};
+
+/// A model, ready to evaluate. It holds no key and needs none.
+#[derive(Clone)]
+pub struct Evaluator {
+    packing: Packing,
+    reply_bits: u32,
+    /// The coefficients of W(X), highest first, as [`correlate`] takes them: `taps[dK − 1 − e]` is W\[e\].
+    taps: Vec<u64>,
+    /// B.
+    biases: Vec<u64>,
+}
+
+/// Buffers of an evaluation, kept from one to the next.
+#[derive(Debug, Default)]
+pub struct Scratch {
+    mask: Vec<u64>,
+    product: Vec<u64>,
+    window: Vec<u64>,
+    logits: Vec<u64>,
+}
+
+impl Evaluator {
+    /// Lays the weights out for evaluation.
+    pub fn new(bundle: &Bundle) -> Self {
+        let packing = *bundle.description().packing();
+        let mut taps = vec![0; packing.row()];
+        for (class, weights) in bundle.model().weights.iter().enumerate() {
+            for (feature, &weight) in weights.iter().enumerate() {
+                taps[feature * packing.classes() + packing.lead() - class] = weight as u64;
+            }
+        }
+        let biases = bundle.model().biases.iter().map(|&bias| bias as u64).collect();
+        Self { packing, reply_bits: bundle.description().scale().reply, taps, biases }
+    }
+
+    /// Evaluates the model on every row of an encrypted request.
+    ///
+    /// 1. Parse, check the exact size.
+    /// 2. a ← the mask of the seed; a' ← W·a.
+    /// 3. b' ← W·b + B, on the outputs only.
+    /// 4. Reply with the leading bits of a' and b'.
+    pub fn evaluate(&self, request: &[u8], scratch: &mut Scratch) -> Result<Vec<u8>, EvaluateError> {
+        let request = RequestParts::parse(request, &self.packing)?;
+        let Scratch { mask, product, window, logits } = scratch;
+
+        let lead = self.packing.row() - 1;
+        mask.resize(lead + self.packing.degree(), 0);
+        mask::expand(request.seed, &mut mask[lead..]);
+        continue_below_zero(mask, lead);
+        product.resize(self.packing.degree(), 0);
+        correlate(mask, &self.taps, product, u64::wrapping_mul);
+
+        self.read_window(&request, window);
+        self.logits(window, request.rows, logits);
+
+        Ok(self.reply(request.rows, product, logits))
+    }
+
+    /// The body's window in its order, continued by X^N = −1 at both ends.
+    fn read_window(&self, request: &RequestParts<'_>, window: &mut Vec<u64>) {
+        let (lead, degree) = (self.packing.lead(), self.packing.degree());
+        window.clear();
+        window.extend(request.bodies.iter().map(|&[a, b, c, d, e, f]| u64::from_le_bytes([0, 0, a, b, c, d, e, f])));
+        for body in &mut window[..lead] {
+            *body = body.wrapping_neg();
+        }
+        for index in degree..self.packing.window(request.rows) {
+            window.push(window[index - degree].wrapping_neg());
+        }
+    }
+
+    /// W·p + B on the outputs, for the polynomial p whose window this is: the same code for a body and for plain integers.
+    fn logits(&self, window: &[u64], rows: usize, logits: &mut Vec<u64>) {
+        logits.resize(self.packing.logits(rows), 0);
+        let starts = window.chunks(self.packing.row()).enumerate();
+        for (row, (start, _)) in logits.chunks_exact_mut(self.packing.classes()).zip(starts) {
+            correlate(&window[start * self.packing.row()..], &self.taps, row, u64::wrapping_mul);
+            for (logit, bias) in row.iter_mut().zip(&self.biases) {
+                *logit = logit.wrapping_add(*bias);
+            }
+        }
+    }
+
+    fn reply(&self, rows: usize, mask: &[u64], logits: &[u64]) -> Vec<u8> {
+        let bits = self.reply_bits;
+        let mut reply = message::header(MessageKind::Reply, self.packing.parameters, rows).to_vec();
+        let mut packer = Packer::new(&mut reply, bits, mask.len() + logits.len());
+        packer.extend(mask.iter().chain(logits).map(|&coefficient| leading_bits(coefficient, bits)));
+        drop(packer);
+        reply
+    }
+}
+
+/// The weights stay out of logs.
+impl std::fmt::Debug for Evaluator {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Evaluator").field("packing", &self.packing).finish_non_exhaustive()
+    }
+}
+
+/// The oracle: the evaluation on plain integers.
+#[cfg(any(test, feature = "client"))]
+impl Evaluator {
+    /// The integer logits of encoded rows, by the very code that evaluates ciphertexts.
+    pub(crate) fn evaluate_clear(&self, rows: &[Vec<i64>]) -> Vec<Vec<i64>> {
+        let mut window = vec![0; self.packing.window(rows.len())];
+        for (r, row) in rows.iter().enumerate() {
+            for (j, &x) in row.iter().enumerate() {
+                window[self.packing.lead() + self.packing.input(r, j)] = x as u64;
+            }
+        }
+        let mut logits = vec![];
+        self.logits(&window, rows.len(), &mut logits);
+        logits.chunks(self.packing.classes()).map(|row| row.iter().map(|&logit| logit as i64).collect()).collect()
+    }
+}
+
+/// Why a request was not evaluated.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum EvaluateError {
+    /// It is not a request to this model.
+    #[error(transparent)]
+    Request(#[from] MessageError),
+}
+
+impl EvaluateError {
+    /// A stable name for programs.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::Request(error) => error.code(),
+        }
+    }
+
+    /// What a person does about it.
+    pub fn remedy(&self) -> String {
+        match self {
+            Self::Request(error) => error.remedy(),
+        }
+    }
+}

@@ -1,0 +1,96 @@
+//! The cryptographic parameters, by name.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+use tfhe::core_crypto::prelude::{PolynomialSize, TUniform};
+
+/// A reviewed choice of ring, secret and noise: R = Z_q\[X\]/(X^N + 1) with q = 2^64, GLWE dimension 1 and a uniform
+/// binary secret.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[non_exhaustive]
+pub enum ParameterSet {
+    /// N = 2048, noise TUniform(17): 128 bits of security.
+    ///
+    /// These are the GLWE parameters of tfhe-rs 1.8's `V1_8_PARAM_MESSAGE_2_CARRY_2_KS_PBS_TUNIFORM_2M128`, its default
+    /// (`src/shortint/parameters/v1_4/classic/tuniform/p_fail_2_minus_128/ks_pbs.rs`), which its authors select with the
+    /// [lattice estimator](https://github.com/malb/lattice-estimator) for 128 bits. To repeat the estimate:
+    ///
+    /// ```python
+    /// LWE.estimate(LWE.Parameters(n=2048, q=2**64, Xs=ND.Uniform(0, 1), Xe=ND.Uniform(-2**17, 2**17)))
+    /// ```
+    #[serde(rename = "n2048-tuniform17")]
+    N2048TUniform17,
+}
+
+impl ParameterSet {
+    /// Every set, in the order of [`id`](Self::id).
+    pub const ALL: [Self; 1] = [Self::N2048TUniform17];
+
+    /// The byte that stands for the set in messages.
+    pub const fn id(self) -> u8 {
+        match self {
+            Self::N2048TUniform17 => 1,
+        }
+    }
+
+    /// The text that stands for the set in descriptions and receipts.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::N2048TUniform17 => "n2048-tuniform17",
+        }
+    }
+
+    /// The set of that [`name`](Self::name), if there is one.
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|set| set.name() == name)
+    }
+
+    /// N, the degree of the ring.
+    pub const fn polynomial_size(self) -> PolynomialSize {
+        match self {
+            Self::N2048TUniform17 => PolynomialSize(2048),
+        }
+    }
+
+    /// The distribution of an encryption's noise. It is bounded, which is what makes every bound here a certainty.
+    pub const fn noise(self) -> TUniform<u64> {
+        match self {
+            Self::N2048TUniform17 => TUniform::new(17),
+        }
+    }
+
+    /// The most that one transmitted body coefficient differs from a·S + m: its noise, at most 2^t, plus half of what
+    /// [`BODY_BITS`] leave out.
+    pub(crate) const fn body_error(self) -> u64 {
+        (1 << self.noise().bound_log2()) + (1 << (63 - BODY_BITS))
+    }
+}
+
+impl fmt::Display for ParameterSet {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// The leading bits of a body coefficient that a request carries, rounded. The 16 left out cost 2^15, a quarter of the noise.
+pub(crate) const BODY_BITS: u32 = 48;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_and_names_are_distinct_and_resolve() {
+        for (index, set) in ParameterSet::ALL.into_iter().enumerate() {
+            assert_eq!(usize::from(set.id()), index + 1);
+            assert_eq!(ParameterSet::from_name(set.name()), Some(set));
+        }
+        assert_eq!(ParameterSet::from_name("n1024-tuniform43"), None);
+    }
+
+    #[test]
+    fn a_body_is_off_by_at_most_its_noise_and_its_rounding() {
+        assert_eq!(ParameterSet::N2048TUniform17.body_error(), (1 << 17) + (1 << 15));
+    }
+}

@@ -1,0 +1,17 @@
+//! What the end-to-end tests, the demo and the measurements share.
+//!
+//! ```text
+//! build        shipped programs, built one package at a time as they are shipped
+//! process      programs that run while a value lives
+//! world        a simulated enclave behind a proxy, both separate processes
+//! iris         the Iris data, its model and what scikit-learn says of it
+//! hostile      evaluators and parents that cheat
+//! raw          a client that verifies nothing, for attacks
+//! ```
+
+pub mod build;
+pub mod hostile;
+pub mod iris;
+pub mod process;
+pub mod raw;
+pub mod world;

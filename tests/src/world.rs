@@ -1,0 +1,103 @@
+//! A simulated enclave behind a proxy, both separate processes.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Context;
+use cloister_client::{Endpoint, Policy};
+use tempfile::TempDir;
+
+use crate::{build, iris, process::Process};
+
+/// How proxy and enclave are joined.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Link {
+    /// Loopback TCP.
+    Tcp,
+    /// A unix socket.
+    Unix,
+}
+
+/// A simulated enclave that serves the Iris model, and a proxy in front of it.
+#[derive(Debug)]
+pub struct World {
+    /// Where clients connect.
+    pub endpoint: Endpoint,
+    /// The bundle that is served.
+    pub bundle: PathBuf,
+    /// Runs until dropped.
+    pub proxy: Process,
+    /// Runs until dropped.
+    pub enclave: Process,
+    /// The enclave's own address, as the proxy is told it.
+    pub enclave_address: String,
+    folder: TempDir,
+}
+
+impl World {
+    /// Builds what is to be run, imports the Iris model, and starts both programs.
+    pub fn start(link: Link) -> anyhow::Result<Self> {
+        let folder = tempfile::tempdir()?;
+        let bundle = folder.path().join("iris.cloister");
+        std::fs::write(&bundle, iris::import()?.bundle.to_bytes())?;
+        let listen = match link {
+            Link::Tcp => "tcp:127.0.0.1:0".to_owned(),
+            Link::Unix => format!("unix:{}", folder.path().join("enclave.sock").display()),
+        };
+        let authority = folder.path().join("authority");
+        let enclave = enclave(&authority, &listen, &bundle)?;
+        let enclave_address = address(&enclave)?;
+        let proxy = proxy(&[&enclave_address])?;
+        let endpoint = endpoint(&proxy)?;
+        Ok(Self { endpoint, bundle, proxy, enclave, enclave_address, folder })
+    }
+
+    /// The file of the policy that accepts this enclave and its model.
+    pub fn policy_file(&self) -> PathBuf {
+        self.authority().join("policy.toml")
+    }
+
+    /// The policy that accepts this enclave and its model.
+    pub fn policy(&self) -> anyhow::Result<Policy> {
+        Ok(Policy::parse(&std::fs::read_to_string(self.policy_file())?)?)
+    }
+
+    /// The folder of the simulated authority.
+    pub fn authority(&self) -> PathBuf {
+        self.folder.path().join("authority")
+    }
+
+    /// A folder that lives as long as this.
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+}
+
+/// Starts a simulated enclave.
+pub fn enclave(authority: &Path, listen: &str, bundle: &Path) -> anyhow::Result<Process> {
+    let program = build::executable("cloister-simulated-enclave")?;
+    let (authority, bundle) = (authority.to_string_lossy(), bundle.to_string_lossy());
+    Process::start(&program, &["--authority", &authority, "--listen", listen, "--model", &bundle])
+}
+
+/// Starts a proxy on a free port of loopback.
+pub fn proxy(enclaves: &[&str]) -> anyhow::Result<Process> {
+    let program = build::executable("cloister-parent-proxy")?;
+    let mut arguments = vec!["serve", "--listen", "tcp:127.0.0.1:0"];
+    for enclave in enclaves {
+        arguments.extend(["--enclave", enclave]);
+    }
+    Process::start(&program, &arguments)
+}
+
+/// Where a program said that it listens.
+pub fn address(process: &Process) -> anyhow::Result<String> {
+    let address = process.first_line.strip_prefix("listening on ").context("the first line says where")?;
+    Ok(address.split(',').next().unwrap_or(address).to_owned())
+}
+
+/// The endpoint that a proxy offers.
+pub fn endpoint(proxy: &Process) -> anyhow::Result<Endpoint> {
+    let address = address(proxy)?;
+    let authority = address.strip_prefix("tcp:").context("the proxy listens on tcp")?;
+    Ok(format!("https://{authority}").parse()?)
+}
