@@ -54,7 +54,8 @@ impl Format {
 
 pub(crate) fn encode<T: Serialize>(value: &T) -> Vec<u8> {
     let mut bytes = Vec::new();
-    ciborium::into_writer(value, &mut bytes).expect("a Vec takes every byte and our types serialise without conditions");
+    ciborium::into_writer(value, &mut bytes)
+        .expect("a Vec takes every byte and our types serialise without conditions");
     bytes
 }
 
@@ -73,7 +74,9 @@ pub enum FormatError {
         actual: usize,
     },
     /// A version that this program does not know.
-    #[error("the {format} has format version {version}, this program knows version 1: made by a newer Cloister: update")]
+    #[error(
+        "the {format} has format version {version}, this program knows version 1: made by a newer Cloister: update"
+    )]
     Newer {
         /// The format's name.
         format: &'static str,

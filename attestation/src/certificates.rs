@@ -188,8 +188,7 @@ where
 /// The leaf is named after the enclave, its issuer after the instance, and PCR4 measures that instance.
 fn names(payload: &Payload, instance: &Certificate, leaf: &Certificate) -> Result<Names, CertificateError> {
     let module_id = &payload.module_id;
-    let instance_id =
-        instance_id(module_id).ok_or_else(|| CertificateError::ModuleId { actual: module_id.clone() })?;
+    let instance_id = instance_id(module_id).ok_or_else(|| CertificateError::ModuleId { actual: module_id.clone() })?;
 
     let actual = common_name(Link::Leaf, leaf.tbs_certificate().subject())?;
     let region = region(&actual, module_id).ok_or_else(|| CertificateError::CommonName {
@@ -239,7 +238,7 @@ fn instance_pcr(instance_id: &str) -> Pcr {
 
 fn common_name(link: Link, name: &Name) -> Result<String, CertificateError> {
     let found = name.common_name().map_err(|error| CertificateError::Der { link, reason: error.to_string() })?;
-    Ok(found.map_or_else(String::new, |text| text.as_ref().to_owned()))
+    Ok(found.map_or_else(String::new, |text| text.value().into_owned()))
 }
 
 /// The certificates are not those of a Nitro Enclave.
@@ -267,7 +266,9 @@ pub enum CertificateError {
         link: Link,
     },
     /// Signed with something else, inside or outside the signed part.
-    #[error("the {link} certificate is signed with algorithm {actual}, expected 1.2.840.10045.4.3.3 (ecdsa-with-SHA384)")]
+    #[error(
+        "the {link} certificate is signed with algorithm {actual}, expected 1.2.840.10045.4.3.3 (ecdsa-with-SHA384)"
+    )]
     SignatureAlgorithm {
         /// The certificate.
         link: Link,
@@ -281,7 +282,7 @@ pub enum CertificateError {
         link: Link,
     },
     /// Another issuer than the subject of the certificate above.
-    #[error("the {link} certificate was issued by `{actual}`, expected `{expected}`")]
+    #[error("the {link} certificate was issued by `{}`, expected `{}`", actual.escape_debug(), expected.escape_debug())]
     Issuer {
         /// The certificate.
         link: Link,
@@ -318,13 +319,13 @@ pub enum CertificateError {
         expected: &'static str,
     },
     /// A module id of another form.
-    #[error("the module id is `{actual}`, expected i-…-enc…")]
+    #[error("the module id is `{}`, expected i-…-enc…", actual.escape_debug())]
     ModuleId {
         /// The module id found.
         actual: String,
     },
     /// A certificate for another enclave or instance.
-    #[error("the {link} certificate is for `{actual}`, expected `{expected}`")]
+    #[error("the {link} certificate is for `{}`, expected `{}`", actual.escape_debug(), expected.escape_debug())]
     CommonName {
         /// The certificate.
         link: Link,
@@ -384,7 +385,9 @@ mod tests {
     fn leaf_names_name_their_region() {
         let region = |name| region(name, "i-1-enc2");
         assert_eq!(region("i-1-enc2.ap-southeast-1.aws"), Some("ap-southeast-1".to_owned()));
-        for name in ["", "i-1-enc2", "i-1-enc2.aws", "i-1-enc2..aws", "i-1-enc23.eu-west-1.aws", "i-1-enc2.eu-west-1.example"] {
+        for name in
+            ["", "i-1-enc2", "i-1-enc2.aws", "i-1-enc2..aws", "i-1-enc23.eu-west-1.aws", "i-1-enc2.eu-west-1.example"]
+        {
             assert_eq!(region(name), None, "{name}");
         }
     }

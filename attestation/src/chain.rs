@@ -16,7 +16,7 @@ const INTERMEDIATES: usize = 3;
 /// document may be from now.
 pub(crate) fn verify(payload: &Payload, root: &Root) -> Result<(), VerificationError> {
     let broken = |error: webpki::Error| refusal(error, payload.timestamp);
-    let anchor = webpki::anchor_from_trusted_cert(root.certificate()).map_err(broken)?;
+    let anchors = [webpki::anchor_from_trusted_cert(root.certificate()).map_err(broken)?];
     let (_root, authorities) = payload.cabundle.split_at(1);
     let authorities: Vec<_> = authorities.iter().map(|der| CertificateDer::from(der.as_slice())).collect();
     let leaf = CertificateDer::from(payload.certificate.as_slice());
@@ -25,7 +25,7 @@ pub(crate) fn verify(payload: &Payload, root: &Root) -> Result<(), VerificationE
     let path = leaf
         .verify_for_usage(
             &[ECDSA_P384_SHA384],
-            &[anchor],
+            &anchors,
             &authorities,
             at,
             // Required only if present: the leaf has no extended key usage. Its key usage was checked with its profile.
@@ -36,7 +36,9 @@ pub(crate) fn verify(payload: &Payload, root: &Root) -> Result<(), VerificationE
         .map_err(broken)?;
     match path.intermediate_certificates().count() {
         INTERMEDIATES => Ok(()),
-        used => Err(VerificationError::Chain { reason: format!("the path uses {used} of {INTERMEDIATES} authorities") }),
+        used => {
+            Err(VerificationError::Chain { reason: format!("the path uses {used} of {INTERMEDIATES} authorities") })
+        }
     }
 }
 

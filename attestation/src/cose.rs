@@ -39,7 +39,10 @@ impl Sign1 {
 
         let protected = protected.original_data.unwrap_or_default();
         if protected != algorithm.protected {
-            return Err(CoseError::Protected { expected: hex::encode(algorithm.protected), actual: hex::encode(protected) });
+            return Err(CoseError::Protected {
+                expected: hex::encode(algorithm.protected),
+                actual: hex::encode(protected),
+            });
         }
         if unprotected != Header::default() {
             return Err(CoseError::Unprotected);
@@ -54,7 +57,8 @@ impl Sign1 {
     /// Writes what [`parse`](Self::parse) reads.
     pub(crate) fn sign(payload: Vec<u8>, algorithm: Algorithm, signer: impl FnOnce(&[u8]) -> Vec<u8>) -> Vec<u8> {
         let mut sign1 = CoseSign1Builder::new().payload(payload).build();
-        sign1.protected = ProtectedHeader { original_data: Some(algorithm.protected.to_vec()), header: Header::default() };
+        sign1.protected =
+            ProtectedHeader { original_data: Some(algorithm.protected.to_vec()), header: Header::default() };
         sign1.signature = signer(&sign1.tbs_data(&[]));
         sign1.to_vec().expect("an array of byte strings and an empty map always encodes")
     }

@@ -24,9 +24,11 @@ const TAG_18: u8 = 0xd2;
 pub(crate) const MAX_AGE: Duration = Duration::from_secs(5 * 60);
 
 /// The mode in which a document was authenticated against the clock: it may lead to a connection.
+#[derive(Clone, Copy, Debug)]
 pub enum Live {}
 
 /// The mode in which a document was authenticated as of some past time: it never leads to a connection.
+#[derive(Clone, Copy, Debug)]
 pub enum Archival {}
 
 /// The time as of which a document is judged.
@@ -83,7 +85,10 @@ impl UnverifiedDocument {
 
         // 3. Payload
         let payload = Payload::parse(&sign1.payload)?;
-        steps.push(StepReport::new(Step::Payload, format!("{}, {} PCRs", payload.module_id, payload.pcrs.iter().count())));
+        steps.push(StepReport::new(
+            Step::Payload,
+            format!("{}, {} PCRs", payload.module_id.escape_debug(), payload.pcrs.iter().count()),
+        ));
 
         Ok(Self { bytes: bytes.to_vec(), sign1, payload, steps })
     }
@@ -158,7 +163,9 @@ pub(crate) fn check_age(document: Timestamp, now: Timestamp, max_age: Duration) 
 fn age(document: Timestamp, clock: Option<Timestamp>) -> String {
     match clock {
         None => format!("made at {document}, judged as of then"),
-        Some(now) if now < document => format!("made at {document}, {} ahead of the clock", spoken(document.since(now))),
+        Some(now) if now < document => {
+            format!("made at {document}, {} ahead of the clock", spoken(document.since(now)))
+        }
         Some(now) => format!("made at {document}, {} ago", spoken(now.since(document))),
     }
 }
@@ -166,7 +173,7 @@ fn age(document: Timestamp, clock: Option<Timestamp>) -> String {
 /// A document that a genuine (or simulated) NSM signed for an enclave that is not in debug mode.
 ///
 /// Which program it describes, and whether it answers anybody, is not known yet.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct AuthenticDocument<T> {
     pub(crate) bytes: Vec<u8>,
     pub(crate) payload: Payload,
@@ -221,21 +228,48 @@ impl<T> AuthenticDocument<T> {
     pub fn steps(&self) -> &[StepReport] {
         &self.steps
     }
-
-    /// The release that it is of, if `policy` accepts one with its PCRs, pins and time.
-    ///
-    /// This judges a document alone; it does not say that anybody is at the other end of a connection, nor which.
-    pub fn release<'p>(&self, policy: &'p Policy, now: Timestamp) -> Result<&'p str, VerificationError> {
-        policy.release_of(self, now).map(|release| release.name())
-    }
 }
 
 impl AuthenticDocument<Live> {
     /// Steps 9 to 11: it answers `challenge`, and vouches for the receipt key and the manifest of `presentation`.
     ///
     /// The statement is built from the challenge alone, except for what the commitment then shows to be the enclave's.
-    pub fn answers(self, challenge: &Challenge, presentation: &Presentation) -> Result<FreshDocument, VerificationError> {
+    pub fn answers(
+        self,
+        challenge: &Challenge,
+        presentation: &Presentation,
+    ) -> Result<FreshDocument, VerificationError> {
         FreshDocument::check(self, challenge, presentation)
+    }
+}
+
+impl AuthenticDocument<Archival> {
+    /// Step 12 for a document alone: `policy` accepts its release and pins, and is itself in force at `now`.
+    ///
+    /// This does not say that the document answers anybody: steps 9 to 11 need a challenge, or [`Evidence`](crate::Evidence).
+    pub fn require(mut self, policy: &Policy, now: Timestamp) -> Result<ArchivedDocument, VerificationError> {
+        let release = policy.release_of(&self, now)?;
+        self.steps.push(StepReport::new(Step::Policy, release.to_string()));
+        Ok(ArchivedDocument { document: self, release: release.name.clone() })
+    }
+}
+
+/// A document of a release that a policy accepts. No connection accepts it.
+#[derive(Debug)]
+pub struct ArchivedDocument {
+    document: AuthenticDocument<Archival>,
+    release: String,
+}
+
+impl ArchivedDocument {
+    /// The release of the policy that the enclave ran.
+    pub fn release(&self) -> &str {
+        &self.release
+    }
+
+    /// The document.
+    pub fn document(&self) -> &AuthenticDocument<Archival> {
+        &self.document
     }
 }
 

@@ -1,12 +1,12 @@
 //! A verified enclave: the end of verification, and what a client asks it for.
 
 use crate::{
-    Channel, Evidence, FreshDocument, Manifest, ManifestModel, ModelError, Policy, Receipt, ReceiptError, ReceiptPublicKey,
-    Sha384, StepReport, Timestamp, policy::Models,
+    Channel, Evidence, FreshDocument, Manifest, ManifestModel, ModelError, Policy, Receipt, ReceiptError,
+    ReceiptPublicKey, Sha384, StepReport, Timestamp, policy::Models,
 };
 
 /// An enclave that passed every step, at the other end of the challenge's channel, now.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct VerifiedEnclave {
     fresh: FreshDocument,
     release: String,

@@ -11,6 +11,9 @@ use crate::{
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum VerificationError {
+    /// Not what an enclave answers to a challenge.
+    #[error(transparent)]
+    Presentation(FormatError),
     /// More bytes than any document has.
     #[error("the document has {actual} bytes, at most {limit} are allowed")]
     TooLarge {
@@ -217,7 +220,7 @@ impl VerificationError {
     /// The step that failed.
     pub fn step(&self) -> Step {
         match self {
-            Self::TooLarge { .. } => Step::Size,
+            Self::Presentation(_) | Self::TooLarge { .. } => Step::Size,
             Self::Cose(_) => Step::Cose,
             Self::Payload(_) => Step::Payload,
             Self::RootMismatch { .. } | Self::Certificate(_) => Step::Certificates,
@@ -243,6 +246,7 @@ impl VerificationError {
     /// A stable identifier for programs.
     pub fn code(&self) -> &'static str {
         match self {
+            Self::Presentation(_) => "presentation_malformed",
             Self::TooLarge { .. } => "document_too_large",
             Self::Cose(error) => error.code(),
             Self::Payload(error) => error.code(),
@@ -277,7 +281,7 @@ impl VerificationError {
     pub fn remedy(&self) -> String {
         match self {
             Self::RootMismatch { expected, actual } => root_remedy(expected, actual),
-            Self::Manifest(error) => return error.remedy(),
+            Self::Presentation(error) | Self::Manifest(error) => return error.remedy(),
             Self::TooLarge { .. } | Self::Cose(_) | Self::Payload(_) => {
                 "This is not an attestation document as the Nitro Secure Module writes it. Check that you reach the service \
                  you meant, or that the file is the raw document."

@@ -1,12 +1,12 @@
 //! Documents that answer a challenge.
 
 use crate::{
-    AuthenticDocument, Challenge, Channel, Live, Manifest, Policy, Presentation, ReceiptPublicKey, Sha384, Statement, Step,
-    StepReport, Timestamp, VerificationError, VerifiedEnclave, document::check_age,
+    AuthenticDocument, Challenge, Channel, Live, Manifest, Policy, Presentation, ReceiptPublicKey, Sha384, Statement,
+    Step, StepReport, Timestamp, VerificationError, VerifiedEnclave, document::check_age,
 };
 
 /// A document that an enclave made for this very challenge, with the receipt key and manifest that it vouches for.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct FreshDocument {
     pub(crate) document: AuthenticDocument<Live>,
     pub(crate) statement: Statement,
@@ -70,7 +70,7 @@ impl FreshDocument {
         policy.check_channel(&self.statement.channel)?;
         check_age(self.document.timestamp(), now, policy.max_age())?;
         self.document.steps.push(StepReport::new(Step::Policy, release.to_string()));
-        Ok(VerifiedEnclave::new(self, release.name().to_owned(), policy))
+        Ok(VerifiedEnclave::new(self, release.name.clone(), policy))
     }
 }
 

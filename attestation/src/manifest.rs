@@ -99,7 +99,9 @@ pub enum ModelError {
         digest: Sha384,
     },
     /// The enclave serves another bundle under that name.
-    #[error("the enclave serves another model `{name}` than the policy accepts\n  expected {expected}\n  actual   {actual}")]
+    #[error(
+        "the enclave serves another model `{name}` than the policy accepts\n  expected {expected}\n  actual   {actual}"
+    )]
     DigestMismatch {
         /// The name asked for.
         name: String,
@@ -111,7 +113,11 @@ pub enum ModelError {
 }
 
 fn listed(names: &[String]) -> String {
-    if names.is_empty() { "none".to_owned() } else { names.join(", ") }
+    if names.is_empty() {
+        "none".to_owned()
+    } else {
+        names.iter().map(|name| name.escape_debug().to_string()).collect::<Vec<_>>().join(", ")
+    }
 }
 
 impl ModelError {

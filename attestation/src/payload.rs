@@ -230,7 +230,8 @@ impl RawPcrs<'_> {
                 return Err(PayloadError::PcrIndex { index, max: MAX_INDEX });
             }
             let length = value.len();
-            let value = value.try_into().map_err(|_| PayloadError::PcrLength { index, expected: 48, actual: length })?;
+            let value =
+                value.try_into().map_err(|_| PayloadError::PcrLength { index, expected: 48, actual: length })?;
             Ok((index, Pcr(value)))
         };
         self.0.into_iter().map(register).collect()
@@ -281,7 +282,9 @@ impl<'de> Deserialize<'de> for Cabundle<'de> {
                 let mut certificates = Vec::new();
                 while let Some(ByteString(certificate)) = sequence.next_element()? {
                     if certificates.len() == MAX_CABUNDLE {
-                        return Err(Error::custom(format_args!("more than {MAX_CABUNDLE} certificates in the cabundle")));
+                        return Err(Error::custom(format_args!(
+                            "more than {MAX_CABUNDLE} certificates in the cabundle"
+                        )));
                     }
                     certificates.push(certificate);
                 }
@@ -301,7 +304,7 @@ pub enum PayloadError {
     #[error("the payload is not an attestation document: {0}")]
     Malformed(String),
     /// PCRs of another hash function.
-    #[error("the PCRs are digests by `{actual}`, expected SHA384")]
+    #[error("the PCRs are digests by `{}`, expected SHA384", actual.escape_debug())]
     Digest {
         /// The name found.
         actual: String,

@@ -4,7 +4,7 @@ use aws_lc_rs::rand;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Channel, FormatError,
+    Channel, VerificationError,
     cbor::{self, Bytes, Format, VERSION},
 };
 
@@ -55,8 +55,9 @@ impl Presentation {
     }
 
     /// Reads what [`to_cbor`](Self::to_cbor) wrote, at most 96 KiB.
-    pub fn from_cbor(bytes: &[u8]) -> Result<Self, FormatError> {
-        let Wire { v: _, document, manifest, receipt_key } = FORMAT.decode(bytes)?;
+    pub fn from_cbor(bytes: &[u8]) -> Result<Self, VerificationError> {
+        let wire = FORMAT.decode(bytes).map_err(VerificationError::Presentation)?;
+        let Wire { v: _, document, manifest, receipt_key } = wire;
         Ok(Self { document: document.0, receipt_key: receipt_key.0, manifest: manifest.0 })
     }
 }

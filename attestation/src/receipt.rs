@@ -52,7 +52,9 @@ impl Receipt {
     fn from_payload(payload: &[u8]) -> Result<Self, FormatError> {
         let Wire { v: _, time, bundle, domain, request, response, module_id, parameters } = FORMAT.decode(payload)?;
         if domain != DOMAIN {
-            return Err(FORMAT.malformed(format_args!("its domain is `{domain}`, expected `{DOMAIN}`")));
+            return Err(
+                FORMAT.malformed(format_args!("its domain is `{}`, expected `{DOMAIN}`", domain.escape_debug()))
+            );
         }
         Ok(Self { request, response, bundle, parameters, module_id, time })
     }
@@ -143,7 +145,7 @@ pub enum ReceiptError {
         actual: Sha384,
     },
     /// Under other encryption parameters.
-    #[error("the receipt is for the parameters `{actual}`, expected `{expected}`")]
+    #[error("the receipt is for the parameters `{}`, expected `{expected}`", actual.escape_debug())]
     ParametersMismatch {
         /// The parameters that were used.
         expected: String,
@@ -151,7 +153,7 @@ pub enum ReceiptError {
         actual: String,
     },
     /// By another enclave.
-    #[error("the receipt is by the enclave `{actual}`, expected `{expected}`")]
+    #[error("the receipt is by the enclave `{}`, expected `{expected}`", actual.escape_debug())]
     ModuleIdMismatch {
         /// The module id of the document.
         expected: String,
@@ -184,11 +186,11 @@ impl ReceiptError {
         match self {
             Self::Cose(_) | Self::Format(_) => "receipt_malformed",
             Self::Signature => "receipt_signature_invalid",
-            Self::RequestMismatch { .. } => "receipt_request_mismatch",
-            Self::ResponseMismatch { .. } => "receipt_response_mismatch",
-            Self::BundleMismatch { .. } => "receipt_bundle_mismatch",
-            Self::ParametersMismatch { .. } => "receipt_parameters_mismatch",
-            Self::ModuleIdMismatch { .. } => "receipt_module_id_mismatch",
+            Self::RequestMismatch { .. } => "request_mismatch",
+            Self::ResponseMismatch { .. } => "response_mismatch",
+            Self::BundleMismatch { .. } => "bundle_mismatch",
+            Self::ParametersMismatch { .. } => "parameters_mismatch",
+            Self::ModuleIdMismatch { .. } => "module_id_mismatch",
             Self::BeforeDocument { .. } => "receipt_before_document",
             Self::LongAfterDocument { .. } => "receipt_long_after_document",
         }
@@ -221,12 +223,12 @@ mod tests {
             bundle: Sha384([3; 48]),
             parameters: "n2048-tuniform17".to_owned(),
             module_id: "i-1-enc2".to_owned(),
-            time: Timestamp::from_millis(1_000_000),
+            time: Timestamp::from_millis(1_766_668_537_578),
         }
     }
 
     fn public(key: &ReceiptKey) -> ReceiptPublicKey {
-        ReceiptPublicKey::from_spki(&key.public_key()).unwrap()
+        ReceiptPublicKey::from_spki(key.public_key()).unwrap()
     }
 
     #[test]

@@ -13,28 +13,33 @@ use aws_lc_rs::{
 /// What precedes the uncompressed point in the DER of a P-256 SubjectPublicKeyInfo (RFC 5480 §2): id-ecPublicKey,
 /// secp256r1, and the head of a 66-byte bit string.
 const SPKI_PREFIX: [u8; 26] = [
-    0x30, 0x59, 0x30, 0x13, 0x06, 0x07, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x02, 0x01, 0x06, 0x08, 0x2a, 0x86, 0x48, 0xce, 0x3d,
-    0x03, 0x01, 0x07, 0x03, 0x42, 0x00,
+    0x30, 0x59, 0x30, 0x13, 0x06, 0x07, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x02, 0x01, 0x06, 0x08, 0x2a, 0x86, 0x48, 0xce,
+    0x3d, 0x03, 0x01, 0x07, 0x03, 0x42, 0x00,
 ];
 
 /// The enclave's half: signs, never leaves the process, and has no serialisation.
-pub struct ReceiptKey(EcdsaKeyPair);
+pub struct ReceiptKey {
+    pair: EcdsaKeyPair,
+    spki: Vec<u8>,
+}
 
 impl ReceiptKey {
     /// Makes a new key.
     pub fn generate() -> Self {
-        let pair = EcdsaKeyPair::generate(&ECDSA_P256_SHA256_FIXED_SIGNING);
-        Self(pair.expect("key generation fails only without randomness, and then aws-lc aborts"))
+        let pair = EcdsaKeyPair::generate(&ECDSA_P256_SHA256_FIXED_SIGNING)
+            .expect("key generation fails only without randomness, and then aws-lc aborts");
+        let spki = [&SPKI_PREFIX, pair.public_key().as_ref()].concat();
+        Self { pair, spki }
     }
 
     /// The public half, a SubjectPublicKeyInfo in DER.
-    pub fn public_key(&self) -> Vec<u8> {
-        [&SPKI_PREFIX, self.0.public_key().as_ref()].concat()
+    pub fn public_key(&self) -> &[u8] {
+        &self.spki
     }
 
     /// `r ‖ s` over `message`.
     pub(crate) fn sign(&self, message: &[u8]) -> Vec<u8> {
-        let signature = self.0.sign(&SystemRandom::new(), message);
+        let signature = self.pair.sign(&SystemRandom::new(), message);
         signature.expect("signing fails only without randomness, and then aws-lc aborts").as_ref().to_vec()
     }
 }
@@ -89,17 +94,17 @@ mod tests {
     #[test]
     fn the_public_half_verifies_what_the_secret_half_signs() {
         let key = ReceiptKey::generate();
-        let public = ReceiptPublicKey::from_spki(&key.public_key()).unwrap();
+        let public = ReceiptPublicKey::from_spki(key.public_key()).unwrap();
         let signature = key.sign(b"message");
         assert!(public.signed(b"message", &signature));
         assert!(!public.signed(b"another", &signature));
-        let other = ReceiptPublicKey::from_spki(&ReceiptKey::generate().public_key()).unwrap();
+        let other = ReceiptPublicKey::from_spki(ReceiptKey::generate().public_key()).unwrap();
         assert!(!other.signed(b"message", &signature));
     }
 
     #[test]
     fn other_keys_are_refused() {
-        let spki = ReceiptKey::generate().public_key();
+        let spki = ReceiptKey::generate().public_key().to_vec();
         let mut off_curve = spki.clone();
         off_curve[90] ^= 1;
         let mut secp256k1 = spki.clone();

@@ -34,7 +34,7 @@ impl Root {
         if label != "CERTIFICATE" {
             return Err(RootError(format!("the PEM block is `{label}`, expected CERTIFICATE")));
         }
-        let certificate = CertificateDer::from(document.into_bytes());
+        let certificate = CertificateDer::from(document.as_bytes().to_vec());
         check(&certificate).map_err(RootError)?;
         let fingerprint = fingerprint(&certificate);
         Ok(Self { certificate, fingerprint })
@@ -44,6 +44,11 @@ impl Root {
     pub fn to_pem(&self) -> String {
         der::pem::encode_string("CERTIFICATE", LineEnding::LF, &self.certificate)
             .expect("a certificate fits PEM's only limit, the address space")
+    }
+
+    /// The certificate in DER.
+    pub fn der(&self) -> &[u8] {
+        &self.certificate
     }
 
     /// SHA-256 of the certificate's DER, in lower-case hexadecimal.

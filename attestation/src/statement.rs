@@ -74,7 +74,9 @@ impl Statement {
     pub fn from_cbor(bytes: &[u8]) -> Result<Self, FormatError> {
         let Wire { v: _, spki, domain, channel, exporter, manifest, receipt_key } = FORMAT.decode(bytes)?;
         if domain != DOMAIN {
-            return Err(FORMAT.malformed(format_args!("its domain is `{domain}`, expected `{DOMAIN}`")));
+            return Err(
+                FORMAT.malformed(format_args!("its domain is `{}`, expected `{DOMAIN}`", domain.escape_debug()))
+            );
         }
         let channel = match (channel.as_str(), exporter) {
             ("tls-exporter", Some(Bytes(exporter))) => exporter
@@ -82,7 +84,11 @@ impl Statement {
                 .map(Channel::TlsExporter)
                 .map_err(|_| FORMAT.malformed("its exporter has not 32 bytes"))?,
             ("none", None) => Channel::None,
-            (other, _) => return Err(FORMAT.malformed(format_args!("channel `{other}` does not go with its exporter"))),
+            (other, _) => {
+                return Err(
+                    FORMAT.malformed(format_args!("channel `{}` does not go with its exporter", other.escape_debug()))
+                );
+            }
         };
         Ok(Self { channel, spki: spki.0, receipt_key: receipt_key.0, manifest })
     }
@@ -125,7 +131,8 @@ mod tests {
 
     #[test]
     fn the_encoding_is_fixed() {
-        let mut expected = b"\xa7\x61v\x01\x64spki\x41\x01\x66domain\x74cloister/attestation\x67channel\x64none".to_vec();
+        let mut expected =
+            b"\xa7\x61v\x01\x64spki\x41\x01\x66domain\x74cloister/attestation\x67channel\x64none".to_vec();
         expected.extend_from_slice(b"\x68exporter\xf6\x68manifest\x58\x30");
         expected.extend_from_slice(&[3; 48]);
         expected.extend_from_slice(b"\x6breceipt_key\x41\x02");

@@ -33,6 +33,22 @@ pub enum Step {
 }
 
 impl Step {
+    /// All twelve, in order.
+    pub const ALL: [Self; 12] = [
+        Self::Size,
+        Self::Cose,
+        Self::Payload,
+        Self::Certificates,
+        Self::Chain,
+        Self::Signature,
+        Self::Time,
+        Self::Debug,
+        Self::Nonce,
+        Self::PublicKey,
+        Self::Statement,
+        Self::Policy,
+    ];
+
     /// Its number, from 1 to 12.
     pub const fn number(self) -> u8 {
         self as u8
@@ -75,5 +91,15 @@ pub struct StepReport {
 impl StepReport {
     pub(crate) fn new(step: Step, detail: impl Into<String>) -> Self {
         Self { step, detail: detail.into() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_steps_are_listed_in_order() {
+        assert!(Step::ALL.into_iter().map(Step::number).eq(1..=12));
     }
 }

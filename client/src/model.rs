@@ -114,7 +114,8 @@ impl<'connection> RemoteModel<'connection> {
         let receipt = started.elapsed();
 
         let started = Instant::now();
-        let predictions = self.session.decrypt(&request, response.ciphertext)?;
+        let logits = self.session.decrypt(&request, response.ciphertext)?;
+        let predictions = logits.into_iter().map(|logits| Prediction::new(self.description(), logits)).collect();
         self.spent = false;
         let bytes = (request.bytes().len(), response.ciphertext.len());
         let timing = Timing { encrypt, exchange, receipt, decrypt: started.elapsed() };

@@ -8,28 +8,27 @@ pub(crate) fn packed_len(count: usize, bits: u32) -> usize {
     (count * bits as usize).div_ceil(8)
 }
 
-/// Writes the low `bits` of each value; the caller has seen to it that they have no others.
-#[derive(Debug)]
-pub(crate) struct Packer<'a> {
-    out: &'a mut Vec<u8>,
+/// Appends the low `bits` of values to some leading bytes; the caller has seen to it that the values have no others.
+pub(crate) struct Packer {
+    out: Vec<u8>,
     bits: u32,
-    /// The next byte to be written, the bits that it has so far, and how many they are (0 to 7).
+    /// Where the next byte goes, the bits that it has so far, and how many they are (0 to 7).
     at: usize,
     started: u64,
     fill: u32,
 }
 
-impl<'a> Packer<'a> {
-    /// Appends to `out`, which grows to its full size once, for `count` values of `bits` each.
-    pub(crate) fn new(out: &'a mut Vec<u8>, bits: u32, count: usize) -> Self {
-        debug_assert!((1..=MAX_BITS).contains(&bits));
-        let at = out.len();
-        out.resize(at + packed_len(count, bits) + WORD, 0);
-        Self { out, bits, at, started: 0, fill: 0 }
+impl Packer {
+    /// Allocates once, for `count` values.
+    pub(crate) fn new(head: &[u8], bits: u32, count: usize) -> Self {
+        debug_assert!((1..=MAX_BITS).contains(&bits), "a started byte and a value fit into one word");
+        let mut out = vec![0; head.len() + packed_len(count, bits) + WORD];
+        out[..head.len()].copy_from_slice(head);
+        Self { out, bits, at: head.len(), started: 0, fill: 0 }
     }
 
-    /// Appends the values; each step stores a whole word and keeps the part of it that has no full byte.
-    pub(crate) fn extend(&mut self, values: impl IntoIterator<Item = u64>) {
+    /// Each step stores a whole word, and keeps what is no full byte for the next.
+    pub(crate) fn extend(&mut self, values: impl Iterator<Item = u64>) {
         let Self { out, bits, at, started, fill } = self;
         for value in values {
             *started |= value << *fill;
@@ -40,11 +39,11 @@ impl<'a> Packer<'a> {
             *fill &= 7;
         }
     }
-}
 
-impl Drop for Packer<'_> {
-    fn drop(&mut self) {
+    /// The bytes, the last one filled with zeros.
+    pub(crate) fn finish(mut self) -> Vec<u8> {
         self.out.truncate(self.at + usize::from(self.fill > 0));
+        self.out
     }
 }
 
@@ -74,19 +73,20 @@ mod tests {
             for count in [1, 2, 7, 8, 9, 100] {
                 let values: Vec<u64> =
                     (1..=count as u64).map(|i| i.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> (64 - bits)).collect();
-                let mut bytes = b"before".to_vec();
-                Packer::new(&mut bytes, bits, count).extend(values.iter().copied());
-                assert_eq!(bytes.len(), 6 + packed_len(count, bits));
-                assert_eq!(&bytes[..6], b"before");
-                assert_eq!(unpack(&bytes[6..], bits).take(count).collect::<Vec<_>>(), values);
+                let mut packer = Packer::new(b"head", bits, count);
+                packer.extend(values.iter().copied());
+                let bytes = packer.finish();
+                assert_eq!(bytes.len(), 4 + packed_len(count, bits));
+                assert_eq!(&bytes[..4], b"head");
+                assert_eq!(unpack(&bytes[4..], bits).take(count).collect::<Vec<_>>(), values);
             }
         }
     }
 
     #[test]
     fn the_lowest_bit_comes_first() {
-        let mut bytes = vec![];
-        Packer::new(&mut bytes, 12, 3).extend([0x123, 0x456, 0x789]);
-        assert_eq!(bytes, [0x23, 0x61, 0x45, 0x89, 0x07]);
+        let mut packer = Packer::new(&[], 12, 3);
+        packer.extend([0x123, 0x456, 0x789].into_iter());
+        assert_eq!(packer.finish(), [0x23, 0x61, 0x45, 0x89, 0x07]);
     }
 }

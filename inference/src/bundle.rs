@@ -175,8 +175,7 @@ fn check_bound(
             return Err(BundleError::StatedError { what, error });
         }
     }
-    let ledger =
-        ErrorLedger::new(model, description.scale(), description.parameters(), description.decimals(), stated);
+    let ledger = ErrorLedger::new(model, description.scale(), description.parameters(), description.decimals(), stated);
     match ledger.total() <= description.bound() {
         true => Ok(ledger),
         false => Err(BundleError::Bound { stated: description.bound(), actual: ledger.total() }),

@@ -177,7 +177,10 @@ mod tests {
 
     #[test]
     fn it_is_the_deterministic_form() {
-        assert_eq!(sample(), [b"\xa3\x61v\x01\x64body\x43\x01\x02\x03\x66domain\x6f".as_slice(), DOMAIN.as_bytes()].concat());
+        assert_eq!(
+            sample(),
+            [b"\xa3\x61v\x01\x64body\x43\x01\x02\x03\x66domain\x6f".as_slice(), DOMAIN.as_bytes()].concat()
+        );
         assert_eq!(read::<Sample>(&sample(), DOMAIN, 100).unwrap().body.0, [1, 2, 3]);
     }
 
@@ -194,12 +197,22 @@ mod tests {
             FormatError::Domain { expected: "cloister/other", actual: DOMAIN.into() }
         );
         assert_eq!(error(&map(b"\xa3\x64body\x43\x01\x02\x03\x61v\x01")), FormatError::NotDeterministic, "order");
-        assert_eq!(error(&map(b"\xa3\x61v\x18\x01\x64body\x43\x01\x02\x03")), FormatError::NotDeterministic, "long form");
+        assert_eq!(
+            error(&map(b"\xa3\x61v\x18\x01\x64body\x43\x01\x02\x03")),
+            FormatError::NotDeterministic,
+            "long form"
+        );
         assert_eq!(error(&map(b"\xa3\x61v\xc1\x01\x64body\x43\x01\x02\x03")), FormatError::NotDeterministic, "tag");
         assert_eq!(error(&[sample(), vec![0]].concat()), FormatError::NotDeterministic, "trailing byte");
         let chunked = map(b"\xa3\x61v\x01\x64body\x5f\x43\x01\x02\x03\xff");
         assert_eq!(error(&chunked), FormatError::NotDeterministic, "chunks");
-        assert!(matches!(error(&map(b"\xa3\x61v\x01\x64body\x83\x01\x02\x03")), FormatError::Malformed { .. }), "array");
-        assert!(matches!(error(&map(b"\xa4\x61v\x01\x61v\x01\x64body\x40")), FormatError::Malformed { .. }), "duplicate");
+        assert!(
+            matches!(error(&map(b"\xa3\x61v\x01\x64body\x83\x01\x02\x03")), FormatError::Malformed { .. }),
+            "array"
+        );
+        assert!(
+            matches!(error(&map(b"\xa4\x61v\x01\x61v\x01\x64body\x40")), FormatError::Malformed { .. }),
+            "duplicate"
+        );
     }
 }

@@ -157,10 +157,6 @@ impl Description {
     pub(crate) fn packing(&self) -> &Packing {
         &self.packing
     }
-
-    pub(crate) fn as_bytes(&self) -> &[u8] {
-        &self.bytes
-    }
 }
 
 impl fmt::Debug for Description {
@@ -206,22 +202,13 @@ impl Fields {
     fn check(&self) -> Result<Packing, DescriptionError> {
         check_identifier("name", &self.name)?;
         check_identifier("version", &self.version)?;
-        let packing = self.check_shape()?;
+        let packing = packing(self.parameters, self.features.len(), self.labels.len())?;
         self.features.iter().try_for_each(Feature::check)?;
         self.labels.iter().try_for_each(Label::check)?;
         check_distinct("feature", self.features.iter().map(|feature| &feature.name))?;
         check_distinct("label", self.labels.iter().map(Label::to_string))?;
         self.check_numbers()?;
         Ok(packing)
-    }
-
-    fn check_shape(&self) -> Result<Packing, DescriptionError> {
-        let (features, classes) = (self.features.len(), self.labels.len());
-        if features == 0 || classes < 2 {
-            return Err(DescriptionError::Empty { features, classes });
-        }
-        let available = self.parameters.polynomial_size().0;
-        Packing::new(self.parameters, features, classes).ok_or(DescriptionError::TooWide { features, classes, available })
     }
 
     fn check_numbers(&self) -> Result<(), DescriptionError> {
@@ -244,6 +231,15 @@ impl Fields {
         }
         Ok(())
     }
+}
+
+/// The packing of a classifier, which takes a feature and two classes, if it fits into one polynomial.
+pub(crate) fn packing(parameters: ParameterSet, features: usize, classes: usize) -> Result<Packing, DescriptionError> {
+    if features == 0 || classes < 2 {
+        return Err(DescriptionError::Empty { features, classes });
+    }
+    let available = parameters.polynomial_size().0;
+    Packing::new(parameters, features, classes).ok_or(DescriptionError::TooWide { features, classes, available })
 }
 
 /// A float64 in [−1, 1] times 2^m is rounded exactly as long as its unit stays above the last bit.
@@ -286,7 +282,7 @@ fn check_distinct<T: Into<String> + Clone + std::hash::Hash + Eq>(
 }
 
 impl Feature {
-    fn check(&self) -> Result<(), DescriptionError> {
+    pub(crate) fn check(&self) -> Result<(), DescriptionError> {
         check_text("feature", &self.name)?;
         let Self { low, high, .. } = *self;
         let is_range = low.abs() <= LARGEST && high.abs() <= LARGEST && high - low >= 1.0 / LARGEST;
@@ -434,10 +430,15 @@ impl DescriptionError {
             Self::Duplicate { what, .. } => format!("give each {what} its own name"),
             Self::Empty { .. } => "train a classifier of at least two classes".into(),
             Self::TooWide { classes, available, .. } => {
-                format!("keep at most {} features for {classes} classes, for example the most important ones", available / classes)
+                format!(
+                    "keep at most {} features for {classes} classes, for example the most important ones",
+                    available / classes
+                )
             }
             Self::Range { .. } => format!("give finite ends, the lower one first, within ±{LARGEST:e}"),
-            Self::Scale(_) | Self::Decimals { .. } | Self::Bound { .. } | Self::Limit { .. } => "import the model again".into(),
+            Self::Scale(_) | Self::Decimals { .. } | Self::Bound { .. } | Self::Limit { .. } => {
+                "import the model again".into()
+            }
         }
     }
 }
@@ -484,7 +485,8 @@ pub(crate) mod tests {
     /// RFC 8949, section 4.2.1: keys in the bytewise order of their encodings, in every map.
     #[test]
     fn keys_are_in_deterministic_order() {
-        let value: ciborium::Value = ciborium::from_reader(Description::new(fields()).unwrap().as_bytes()).unwrap();
+        let value: ciborium::Value =
+            ciborium::from_reader(&Description::new(fields()).unwrap().to_bytes()[..]).unwrap();
         assert_sorted(&value);
     }
 
@@ -522,7 +524,7 @@ pub(crate) mod tests {
         assert_eq!(code(|f| f.features[1].high = f64::INFINITY), "range");
         assert_eq!(code(|f| f.features[1].high = f.features[1].low), "range");
         assert_eq!(code(|f| f.scale.features = 52), "scale");
-        assert_eq!(code(|f| f.scale.weights = -39), "scale");
+        assert_eq!(code(|f| f.scale.weights = -40), "scale");
         assert_eq!(code(|f| f.scale.weights = i32::MAX), "scale");
         assert_eq!(code(|f| f.scale.reply = 0), "scale");
         assert_eq!(code(|f| f.decimals = 16), "decimals");

@@ -82,22 +82,21 @@ impl Evaluator {
     /// W·p + B on the outputs, for the polynomial p whose window this is: the same code for a body and for plain integers.
     fn logits(&self, window: &[u64], rows: usize, logits: &mut Vec<u64>) {
         logits.resize(self.packing.logits(rows), 0);
-        let starts = window.chunks(self.packing.row()).enumerate();
-        for (row, (start, _)) in logits.chunks_exact_mut(self.packing.classes()).zip(starts) {
-            correlate(&window[start * self.packing.row()..], &self.taps, row, u64::wrapping_mul);
-            for (logit, bias) in row.iter_mut().zip(&self.biases) {
-                *logit = logit.wrapping_add(*bias);
+        for (row, logits) in logits.chunks_exact_mut(self.packing.classes()).enumerate() {
+            correlate(&window[row * self.packing.row()..], &self.taps, logits, u64::wrapping_mul);
+            for (logit, &bias) in logits.iter_mut().zip(&self.biases) {
+                *logit = logit.wrapping_add(bias);
             }
         }
     }
 
     fn reply(&self, rows: usize, mask: &[u64], logits: &[u64]) -> Vec<u8> {
         let bits = self.reply_bits;
-        let mut reply = message::header(MessageKind::Reply, self.packing.parameters, rows).to_vec();
-        let mut packer = Packer::new(&mut reply, bits, mask.len() + logits.len());
-        packer.extend(mask.iter().chain(logits).map(|&coefficient| leading_bits(coefficient, bits)));
-        drop(packer);
-        reply
+        let header = message::header(MessageKind::Reply, self.packing.parameters, rows);
+        let mut packer = Packer::new(&header, bits, mask.len() + logits.len());
+        packer.extend(mask.iter().map(|&coefficient| leading_bits(coefficient, bits)));
+        packer.extend(logits.iter().map(|&coefficient| leading_bits(coefficient, bits)));
+        packer.finish()
     }
 }
 
@@ -109,13 +108,14 @@ impl std::fmt::Debug for Evaluator {
 }
 
 /// The oracle: the evaluation on plain integers.
-#[cfg(any(test, feature = "client"))]
+#[cfg(feature = "client")]
 impl Evaluator {
-    /// The integer logits of encoded rows, by the very code that evaluates ciphertexts.
-    pub(crate) fn evaluate_clear(&self, rows: &[Vec<i64>]) -> Vec<Vec<i64>> {
+    /// The integer logits of rows as [`Description::encode`](crate::Description::encode) makes them, by the very code that
+    /// evaluates ciphertexts.
+    pub fn evaluate_clear(&self, rows: &[impl AsRef<[i64]>]) -> Vec<Vec<i64>> {
         let mut window = vec![0; self.packing.window(rows.len())];
         for (r, row) in rows.iter().enumerate() {
-            for (j, &x) in row.iter().enumerate() {
+            for (j, &x) in row.as_ref().iter().enumerate() {
                 window[self.packing.lead() + self.packing.input(r, j)] = x as u64;
             }
         }

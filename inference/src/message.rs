@@ -127,7 +127,9 @@ impl MessageError {
             Self::Header { kind, .. } | Self::Length { kind, .. } => {
                 format!("send the whole {kind}, and for the model whose description was used to make it")
             }
-            Self::Magic { kind, .. } => format!("send an encrypted {kind} as made by Cloister; plain values are never accepted"),
+            Self::Magic { kind, .. } => {
+                format!("send an encrypted {kind} as made by Cloister; plain values are never accepted")
+            }
             Self::Version { .. } => "update Cloister on this side".into(),
             Self::Parameters { expected, .. } => format!("encrypt under {expected}, as the model's description says"),
             Self::Rows { capacity, .. } => format!("split the rows into requests of at most {capacity}"),
@@ -227,7 +229,11 @@ mod tests {
         assert_eq!(request_len(&iris(), 150), 8 + 32 + 1802 * 6);
         assert_eq!(reply_len(&iris(), 26, 1), 8 + (2051 * 26_usize).div_ceil(8));
         let full = Packing::new(ParameterSet::N2048TUniform17, 1, 2).unwrap();
-        assert_eq!(request_len(&full, full.capacity()), 8 + 32 + 2048 * 6, "the window wraps: no coefficient travels twice");
+        assert_eq!(
+            request_len(&full, full.capacity()),
+            8 + 32 + 2048 * 6,
+            "the window wraps: no coefficient travels twice"
+        );
     }
 
     #[test]
@@ -246,7 +252,8 @@ mod tests {
     #[test]
     fn each_fault_has_its_error() {
         let packing = iris();
-        let whole = [&header(MessageKind::Request, packing.parameters, 2)[..], &vec![0; request_len(&packing, 2) - 8]].concat();
+        let whole =
+            [&header(MessageKind::Request, packing.parameters, 2)[..], &vec![0; request_len(&packing, 2) - 8]].concat();
         let kind = MessageKind::Request;
         let error = |bytes: &[u8]| RequestParts::parse(bytes, &packing).unwrap_err();
         let with = |at: usize, byte: u8| {
@@ -262,6 +269,9 @@ mod tests {
         assert_eq!(with(6, 0), MessageError::Rows { kind, rows: 0, capacity: 170 });
         assert_eq!(with(6, 171), MessageError::Rows { kind, rows: 171, capacity: 170 });
         assert_eq!(with(6, 3), MessageError::Length { kind, rows: 3, expected: 268, actual: 196 });
-        assert_eq!(error(&[&whole[..], &[0]].concat()), MessageError::Length { kind, rows: 2, expected: 196, actual: 197 });
+        assert_eq!(
+            error(&[&whole[..], &[0]].concat()),
+            MessageError::Length { kind, rows: 2, expected: 196, actual: 197 }
+        );
     }
 }

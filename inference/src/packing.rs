@@ -31,11 +31,6 @@ impl Packing {
         self.parameters.polynomial_size().0
     }
 
-    /// d.
-    pub(crate) fn features(&self) -> usize {
-        self.features
-    }
-
     /// K.
     pub(crate) fn classes(&self) -> usize {
         self.classes

@@ -29,8 +29,8 @@ pub(crate) fn correlate(signal: &[u64], taps: &[u64], out: &mut [u64], term: imp
     }
 }
 
-/// Sums that are kept in registers at once: four vectors of AVX2, eight of SSE2.
-const LANES: usize = 16;
+/// Sums that are kept in registers at once: two vectors of AVX2, four of SSE2.
+const LANES: usize = 8;
 
 /// Fills the `lead` places before a polynomial, which starts at `polynomial[lead]`, with its negacyclic continuation.
 pub(crate) fn continue_below_zero(polynomial: &mut [u64], lead: usize) {

@@ -30,7 +30,7 @@ enum Command {
     Serve(Serve),
 }
 
-/// Serve until SIGTERM or SIGINT
+/// Forward connections until SIGTERM or SIGINT
 ///
 /// Prints "listening on tcp:IP:PORT" on stdout when it is ready, and one line per event on stderr. A first signal
 /// stops accepting and lets open connections finish; a second one, or the drain timeout, cuts them. The exit code is

@@ -13,7 +13,8 @@ pub fn executable(package: &str) -> anyhow::Result<PathBuf> {
     if !cfg!(debug_assertions) {
         cargo.arg("--release");
     }
-    let output = cargo.current_dir(workspace()).stderr(std::process::Stdio::inherit()).output().context("running cargo")?;
+    let output =
+        cargo.current_dir(workspace()).stderr(std::process::Stdio::inherit()).output().context("running cargo")?;
     if !output.status.success() {
         bail!("cargo build -p {package} failed");
     }

@@ -74,10 +74,7 @@ impl Hostile {
         let listener = LocalListener::bind(&LocalAddress::Tcp(([127, 0, 0, 1], 0).into())).await?;
         let LocalAddress::Tcp(address) = listener.address()? else { unreachable!("bound to tcp") };
         let description = bundle.description();
-        let manifest = Manifest {
-            models: vec![manifest_entry(bundle)],
-            limits: Limits { max_request_bytes: 65536 },
-        };
+        let manifest = Manifest { models: vec![manifest_entry(bundle)], limits: Limits { max_request_bytes: 65536 } };
         let evaluator = Arc::new(HostileEvaluator {
             cheat,
             attester,

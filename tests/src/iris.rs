@@ -56,12 +56,8 @@ pub fn import() -> anyhow::Result<Imported> {
             high: column.fold(f64::NEG_INFINITY, f64::max),
         }
     };
-    let options = ImportOptions {
-        name: "iris".into(),
-        version: "1".into(),
-        precision: 1e-3,
-        ranges: Some(FEATURES.iter().enumerate().map(range).collect()),
-    };
+    let ranges = Some(FEATURES.iter().enumerate().map(range).collect());
+    let options = ImportOptions { ranges, ..ImportOptions::new("iris", "1") };
     Ok(import_onnx(&std::fs::read(file("iris.onnx"))?, &options)?)
 }
 

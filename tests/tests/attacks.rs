@@ -35,8 +35,9 @@ async fn assert_refused(hostile: &Hostile, policy: Policy, code: &str) {
 #[tokio::test]
 async fn an_honest_evaluator_passes_so_that_the_attacks_below_fail_for_their_own_reason() {
     let authority = Authority::ephemeral();
-    let honest =
-        Hostile::start(authority.enclave(Identity::random()), identity().unwrap(), &BUNDLE, Cheat::Nothing).await.unwrap();
+    let honest = Hostile::start(authority.enclave(Identity::random()), identity().unwrap(), &BUNDLE, Cheat::Nothing)
+        .await
+        .unwrap();
     let mut connection = AttestedConnection::open(&endpoint(honest.address), trusting(&authority)).await.unwrap();
     let answer = connection.model("iris").await.unwrap().infer(&Iris::load().unwrap().rows[..1]).await.unwrap();
     assert_eq!(answer.predictions[0].label.to_string(), "setosa");
@@ -55,8 +56,9 @@ async fn another_program_is_refused_at_its_pcr() {
     let authority = Authority::ephemeral();
     let mut identity_of_other = Identity::random();
     identity_of_other.pcrs.insert(0, [0x5a; 48]);
-    let hostile =
-        Hostile::start(authority.enclave(identity_of_other), identity().unwrap(), &BUNDLE, Cheat::Nothing).await.unwrap();
+    let hostile = Hostile::start(authority.enclave(identity_of_other), identity().unwrap(), &BUNDLE, Cheat::Nothing)
+        .await
+        .unwrap();
     assert_refused(&hostile, trusting(&authority), "pcr_mismatch").await;
 }
 
@@ -87,8 +89,9 @@ async fn a_replayed_document_is_refused_at_its_nonce() {
 #[tokio::test]
 async fn a_man_in_the_middle_with_his_own_key_is_refused() {
     let authority = Authority::ephemeral();
-    let genuine =
-        Hostile::start(authority.enclave(Identity::random()), identity().unwrap(), &BUNDLE, Cheat::Nothing).await.unwrap();
+    let genuine = Hostile::start(authority.enclave(Identity::random()), identity().unwrap(), &BUNDLE, Cheat::Nothing)
+        .await
+        .unwrap();
     let hostile = Hostile::start(
         authority.enclave(Identity::random()),
         identity().unwrap(),
@@ -106,8 +109,9 @@ async fn a_relay_to_a_second_genuine_enclave_is_refused_even_with_its_stolen_key
     let stolen = identity().unwrap();
     let genuine =
         Hostile::start(authority.enclave(Identity::random()), stolen.clone(), &BUNDLE, Cheat::Nothing).await.unwrap();
-    let hostile =
-        Hostile::start(authority.enclave(Identity::random()), stolen, &BUNDLE, Cheat::Relay(genuine.address)).await.unwrap();
+    let hostile = Hostile::start(authority.enclave(Identity::random()), stolen, &BUNDLE, Cheat::Relay(genuine.address))
+        .await
+        .unwrap();
     assert_refused(&hostile, trusting(&authority), "statement_mismatch").await;
 }
 
@@ -132,8 +136,9 @@ async fn a_changed_reply_is_refused_by_its_receipt_and_the_key_is_not_used_again
 #[tokio::test]
 async fn a_parent_that_changes_bytes_ends_the_connection_and_nothing_else() {
     let authority = Authority::ephemeral();
-    let genuine =
-        Hostile::start(authority.enclave(Identity::random()), identity().unwrap(), &BUNDLE, Cheat::Nothing).await.unwrap();
+    let genuine = Hostile::start(authority.enclave(Identity::random()), identity().unwrap(), &BUNDLE, Cheat::Nothing)
+        .await
+        .unwrap();
     for after in [100, 1500, 3000] {
         let parent = flipping_parent(genuine.address, after).await.unwrap();
         let error = AttestedConnection::open(&endpoint(parent), trusting(&authority)).await.unwrap_err();

@@ -202,7 +202,7 @@ fn predictions_json(predictions: &[Prediction], description: &Description) -> Va
 }
 
 fn predictions_csv(predictions: &[Prediction], description: &Description) -> Result<String, Failure> {
-    let decimals = usize::from(description.decimals());
+    let decimals = description.decimals() as usize;
     let labels = || description.labels().iter();
     let mut writer = csv::Writer::from_writer(Vec::new());
     let header = ["label".to_owned(), "certain".to_owned()]

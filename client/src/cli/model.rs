@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use clap::{Args, Subcommand};
 use cloister_attestation::Sha384;
 use cloister_client::Table;
-use cloister_inference::{Bundle, FeatureRange, ImportOptions, import};
+use cloister_inference::{Bundle, FeatureRange, ImportOptions, SelfCheck, import};
 use serde_json::{Value, json};
 
 use super::{failure::Failure, output::Output};
@@ -66,15 +66,16 @@ impl Import {
             version: self.model_version.clone(),
             precision: self.precision,
             ranges: self.ranges.as_deref().map(ranges).transpose()?,
+            feature_names: None,
         };
         let imported = import(&onnx, &options).map_err(|error| {
             Failure::bad_input(error.code(), format!("{}: {error}", self.onnx.display()), error.remedy())
         })?;
         std::fs::write(&self.out, imported.bundle.to_bytes()).map_err(|error| Failure::file(&self.out, &error))?;
         show(&imported.bundle, output);
-        let difference = imported.report.self_check;
-        output.set("self_check", difference);
-        output.line(format!("self-check: largest difference from the ONNX graph on random rows {difference:.2e}"));
+        let SelfCheck { rows, largest_difference } = imported.report.self_check;
+        output.set("self_check", largest_difference);
+        output.line(format!("self-check: on {rows} random rows at most {largest_difference:.2e} from the ONNX graph"));
         Ok(())
     }
 }
@@ -144,7 +145,7 @@ fn show(bundle: &Bundle, output: &mut Output) {
         description.decimals()
     ));
     let mut ledger = serde_json::Map::new();
-    for (term, value) in description.ledger().terms() {
+    for (term, value) in bundle.ledger().terms() {
         output.line(format!("  {term:<24} {value:.2e}"));
         ledger.insert(term.to_owned(), value.into());
     }

@@ -92,8 +92,8 @@ impl Add {
     fn run(&self, output: &mut Output) -> Result<(), Failure> {
         let mut policy = load_policy(&self.file)?;
         if let (Some(path), Some(name)) = (&self.measurements, &self.name) {
-            let mut release = release(path, name)?;
-            release.not_after = self.not_after;
+            let pcrs = measurements(path)?;
+            let release = Release { name: name.clone(), pcrs, not_after: self.not_after, revoked: None };
             policy.add_release(release).map_err(|error| Failure::policy(path, &error))?;
         }
         if let Some(path) = &self.model {
@@ -121,7 +121,7 @@ fn rfc3339(text: &str) -> Result<Timestamp, String> {
 }
 
 /// PCR0 to PCR2 of `{"Measurements": {"PCR0": …}}`, the form of nitro-cli.
-fn release(path: &Path, name: &str) -> Result<Release, Failure> {
+fn measurements(path: &Path) -> Result<[[u8; 48]; 3], Failure> {
     let text = std::fs::read_to_string(path).map_err(|error| Failure::file(path, &error))?;
     let wrong = |what: &str| {
         Failure::bad_input(
@@ -136,12 +136,7 @@ fn release(path: &Path, name: &str) -> Result<Release, Failure> {
         let bytes = hex::decode(text).ok().and_then(|bytes| <[u8; 48]>::try_from(bytes).ok());
         bytes.ok_or_else(|| wrong(&format!("{key} is not 48 bytes in hexadecimal")))
     };
-    Ok(Release {
-        name: name.to_owned(),
-        pcrs: [pcr("PCR0")?, pcr("PCR1")?, pcr("PCR2")?],
-        not_after: None,
-        revoked: None,
-    })
+    Ok([pcr("PCR0")?, pcr("PCR1")?, pcr("PCR2")?])
 }
 
 fn show(policy: &cloister_attestation::Policy, output: &mut Output) {
@@ -155,17 +150,14 @@ fn show(policy: &cloister_attestation::Policy, output: &mut Output) {
 
     let mut releases: Vec<Value> = Vec::new();
     for Release { name, pcrs, not_after, revoked } in policy.releases() {
-        let state = match (revoked, not_after) {
+        let (pcrs, not_after) = (pcrs.map(hex::encode), not_after.map(|time| time.to_string()));
+        let state = match (revoked, &not_after) {
             (Some(reason), _) => format!("  REVOKED: {reason}"),
             (None, Some(time)) => format!("  until {time}"),
             (None, None) => String::new(),
         };
-        output.line(format!("release {name}{state}"));
-        for (index, pcr) in pcrs.iter().enumerate() {
-            output.line(format!("  PCR{index} {}", hex::encode(pcr)));
-        }
-        let [pcr0, pcr1, pcr2] = pcrs.map(hex::encode);
-        let not_after = not_after.map(|time| time.to_string());
+        let [pcr0, pcr1, pcr2] = pcrs;
+        output.line(format!("release {name}{state}\n  PCR0 {pcr0}\n  PCR1 {pcr1}\n  PCR2 {pcr2}"));
         releases.push(
             json!({"name": name, "pcr0": pcr0, "pcr1": pcr1, "pcr2": pcr2, "not_after": not_after, "revoked": revoked}),
         );

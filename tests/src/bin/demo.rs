@@ -109,7 +109,8 @@ async fn demo(story: &Story) -> anyhow::Result<Value> {
     let mut model = connection.model("iris").await?;
     let answer = model.infer(&data.rows).await?;
     let evidence = connection.evidence();
-    let receipts = evidence.first().context("there is evidence")?.verify(&policy, cloister_attestation::Timestamp::now())?;
+    let receipts =
+        evidence.first().context("there is evidence")?.verify(&policy, cloister_attestation::Timestamp::now())?;
     let agreement = Agreement::of(&answer.predictions, &data, description.bound());
     let rows = data.rows.len();
     let accuracy = agreement.right as f64 / rows as f64;

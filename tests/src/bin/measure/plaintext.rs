@@ -42,7 +42,8 @@ async fn infer(State(service): State<Arc<Service>>, request: Bytes) -> Vec<u8> {
         .chunks_exact(FEATURES * size_of::<f64>())
         .flat_map(|row| {
             let feature = |index: usize| f64::from_le_bytes(row[index * 8..][..8].try_into().expect("eight bytes"));
-            WEIGHTS.map(|weights| weights.iter().enumerate().map(|(index, weight)| weight * feature(index)).sum::<f64>())
+            WEIGHTS
+                .map(|weights| weights.iter().enumerate().map(|(index, weight)| weight * feature(index)).sum::<f64>())
         })
         .flat_map(f64::to_le_bytes)
         .collect();

@@ -1,0 +1,312 @@
+//! Evidence: what anybody needs to check receipts later, offline.
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    Archival, At, AuthenticDocument, Channel, FormatError, Manifest, ModelError, Policy, Receipt, ReceiptError,
+    ReceiptPublicKey, Sha384, Statement, Step, StepReport, Timestamp, UnverifiedDocument, VerificationError,
+    cbor::{self, Bytes, Format, VERSION},
+    document::MAX_AGE,
+};
+
+/// Room for thousands of receipts.
+const FORMAT: Format = Format { name: "evidence", limit: 16 << 20 };
+
+/// One enclave's document, what it committed to, and receipts that it signed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Evidence {
+    /// The attestation document.
+    pub document: Vec<u8>,
+    /// The [`Statement`] in CBOR; without it nothing ties the receipt key to the document.
+    pub statement: Vec<u8>,
+    /// The [`Manifest`] in CBOR.
+    pub manifest: Vec<u8>,
+    /// The receipts, COSE_Sign1 each.
+    pub receipts: Vec<Vec<u8>>,
+    /// The digest of the policy that the client verified the enclave with. It is a record: verification is by the policy
+    /// that the verifier brings.
+    pub policy: Sha384,
+}
+
+impl Evidence {
+    /// Deterministic CBOR: `{v, policy, document, manifest, receipts, statement}`.
+    pub fn to_cbor(&self) -> Vec<u8> {
+        let Self { document, statement, manifest, receipts, policy } = self.clone();
+        cbor::encode(&Wire {
+            v: VERSION,
+            policy,
+            document: Bytes(document),
+            manifest: Bytes(manifest),
+            receipts: receipts.into_iter().map(Bytes).collect(),
+            statement: Bytes(statement),
+        })
+    }
+
+    /// Reads what [`to_cbor`](Self::to_cbor) wrote, at most 16 MiB.
+    pub fn from_cbor(bytes: &[u8]) -> Result<Self, EvidenceError> {
+        let Wire { v: _, policy, document, manifest, receipts, statement } = FORMAT.decode(bytes)?;
+        Ok(Self {
+            document: document.0,
+            statement: statement.0,
+            manifest: manifest.0,
+            receipts: receipts.into_iter().map(|Bytes(receipt)| receipt).collect(),
+            policy,
+        })
+    }
+
+    /// Decides whether `policy` accepts the enclave and every receipt.
+    ///
+    /// The document is judged as of its own time, `policy` as of `now`. Nobody's challenge is compared: that was for the
+    /// client that got the answer.
+    pub fn verify(&self, policy: &Policy, now: Timestamp) -> Result<ArchivedEnclave, EvidenceError> {
+        let Self { document, statement, manifest, receipts, policy: recorded } = self;
+        let document = UnverifiedDocument::parse(document)?.authenticate(policy.root(), At::<Archival>::document())?;
+        let mut enclave = ArchivedEnclave::check(document, statement, manifest, policy, now)?;
+        enclave.recorded_policy = *recorded;
+        if receipts.is_empty() {
+            return Err(EvidenceError::NoReceipts);
+        }
+        for (index, receipt) in receipts.iter().enumerate() {
+            let receipt = enclave.check_receipt(receipt).map_err(|source| EvidenceError::Receipt { index, source })?;
+            enclave.check_model(&receipt, policy).map_err(|source| EvidenceError::Model { index, source })?;
+            enclave.receipts.push(receipt);
+        }
+        Ok(enclave)
+    }
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Wire {
+    v: u64,
+    policy: Sha384,
+    document: Bytes,
+    manifest: Bytes,
+    receipts: Vec<Bytes>,
+    statement: Bytes,
+}
+
+/// An enclave that was verified as of its document's time. No connection accepts it.
+#[derive(Debug)]
+pub struct ArchivedEnclave {
+    document: AuthenticDocument<Archival>,
+    release: String,
+    statement: Statement,
+    manifest: Manifest,
+    receipt_key: ReceiptPublicKey,
+    receipts: Vec<Receipt>,
+    recorded_policy: Sha384,
+}
+
+impl ArchivedEnclave {
+    fn check(
+        mut document: AuthenticDocument<Archival>,
+        statement: &[u8],
+        manifest: &[u8],
+        policy: &Policy,
+        now: Timestamp,
+    ) -> Result<Self, EvidenceError> {
+        // 7. Time: the past, by any clock
+        let made = document.timestamp();
+        if made > now.plus(MAX_AGE) {
+            return Err(VerificationError::DocumentInFuture { now, document: made, leeway: MAX_AGE }.into());
+        }
+
+        // 9. Nonce: was for the client
+        document.steps.push(StepReport::new(Step::Nonce, "not compared: it was for the client that connected"));
+
+        // 10. Public key
+        let statement = Statement::from_cbor(statement)?;
+        if document.public_key() != Some(&statement.spki) {
+            let expected = hex::encode(&statement.spki);
+            let actual = document.public_key().map_or_else(|| "absent".to_owned(), hex::encode);
+            return Err(VerificationError::PublicKeyMismatch { expected, actual }.into());
+        }
+        document.steps.push(StepReport::new(Step::PublicKey, "the one in the statement"));
+
+        // 11. Statement
+        let commitment = statement.user_data();
+        if document.user_data() != Some(&commitment) {
+            let expected = hex::encode(commitment);
+            let actual = document.user_data().map_or_else(|| "absent".to_owned(), hex::encode);
+            return Err(VerificationError::StatementMismatch { expected, actual }.into());
+        }
+        let digest = Sha384::of(manifest);
+        if digest != statement.manifest {
+            return Err(EvidenceError::ManifestMismatch { expected: statement.manifest, actual: digest });
+        }
+        let manifest = Manifest::from_cbor(manifest)?;
+        let receipt_key = ReceiptPublicKey::from_spki(&statement.receipt_key).map_err(VerificationError::ReceiptKey)?;
+        document.steps.push(StepReport::new(
+            Step::Statement,
+            format!("channel {}, {} models", statement.channel.name(), manifest.models.len()),
+        ));
+
+        // 12. Policy
+        let release = policy.release_of(&document, now)?;
+        policy.check_channel(&statement.channel)?;
+        document.steps.push(StepReport::new(Step::Policy, release.to_string()));
+        let release = release.name.clone();
+        let recorded_policy = policy.digest();
+        Ok(Self { document, release, statement, manifest, receipt_key, receipts: Vec::new(), recorded_policy })
+    }
+
+    fn check_receipt(&self, receipt: &[u8]) -> Result<Receipt, ReceiptError> {
+        let receipt = self.receipt_key.verify(receipt)?;
+        receipt.check_origin(self.module_id(), self.timestamp())?;
+        Ok(receipt)
+    }
+
+    /// Requires that the enclave served the bundle of `receipt`, under a name for which `policy` accepts it.
+    fn check_model(&self, receipt: &Receipt, policy: &Policy) -> Result<(), EvidenceModelError> {
+        let model = self.manifest.models.iter().find(|model| model.bundle == receipt.bundle);
+        let model = model.ok_or(EvidenceModelError::NotServed { bundle: receipt.bundle })?;
+        Ok(policy.accepted_models().check(&model.name, model.bundle)?)
+    }
+
+    /// The release of the policy that the enclave ran.
+    pub fn release(&self) -> &str {
+        &self.release
+    }
+
+    /// Whether it was no real hardware: say so wherever its answers are shown.
+    pub fn simulated(&self) -> bool {
+        self.document.simulated()
+    }
+
+    /// The enclave, `i-…-enc…`.
+    pub fn module_id(&self) -> &str {
+        self.document.module_id()
+    }
+
+    /// When its document was made, by the NSM's clock.
+    pub fn timestamp(&self) -> Timestamp {
+        self.document.timestamp()
+    }
+
+    /// How the client's connection reached it.
+    pub fn channel(&self) -> Channel {
+        self.statement.channel
+    }
+
+    /// What it served.
+    pub fn manifest(&self) -> &Manifest {
+        &self.manifest
+    }
+
+    /// The receipts, all of them verified; at least one.
+    pub fn receipts(&self) -> &[Receipt] {
+        &self.receipts
+    }
+
+    /// The digest of the policy by which the client says it verified.
+    pub fn recorded_policy(&self) -> Sha384 {
+        self.recorded_policy
+    }
+
+    /// The steps taken, and what was found in each.
+    pub fn steps(&self) -> &[StepReport] {
+        self.document.steps()
+    }
+}
+
+/// Evidence does not show what it should.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum EvidenceError {
+    /// The evidence, its statement or its manifest is malformed.
+    #[error(transparent)]
+    Format(#[from] FormatError),
+    /// The document is not accepted.
+    #[error(transparent)]
+    Document(#[from] VerificationError),
+    /// Another manifest than the one in the statement.
+    #[error("the manifest is not the one that the enclave vouched for\n  expected {expected}\n  actual   {actual}")]
+    ManifestMismatch {
+        /// The digest in the statement.
+        expected: Sha384,
+        /// The digest of the manifest.
+        actual: Sha384,
+    },
+    /// Nothing to verify.
+    #[error("the evidence has no receipts")]
+    NoReceipts,
+    /// A receipt is not accepted.
+    #[error("receipt {index}: {source}")]
+    Receipt {
+        /// Its place, from 0.
+        index: usize,
+        /// Why.
+        source: ReceiptError,
+    },
+    /// A receipt is by a model that is not accepted.
+    #[error("receipt {index}: {source}")]
+    Model {
+        /// Its place, from 0.
+        index: usize,
+        /// Why.
+        source: EvidenceModelError,
+    },
+}
+
+/// The model of a receipt is not accepted.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum EvidenceModelError {
+    /// The enclave's manifest has no such bundle.
+    #[error("the enclave served no model with the bundle {bundle}")]
+    NotServed {
+        /// The digest in the receipt.
+        bundle: Sha384,
+    },
+    /// The policy does not accept it.
+    #[error(transparent)]
+    Policy(#[from] ModelError),
+}
+
+impl EvidenceError {
+    /// A stable identifier for programs.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::Format(_) => "evidence_malformed",
+            Self::Document(error) => error.code(),
+            Self::ManifestMismatch { .. } => "manifest_mismatch",
+            Self::NoReceipts => "no_receipts",
+            Self::Receipt { source, .. } => source.code(),
+            Self::Model { source: EvidenceModelError::NotServed { .. }, .. } => "bundle_mismatch",
+            Self::Model { source: EvidenceModelError::Policy(error), .. } => error.code(),
+        }
+    }
+
+    /// What a person does about it.
+    pub fn remedy(&self) -> String {
+        match self {
+            Self::Document(error) => error.remedy(),
+            Self::Model { source: EvidenceModelError::Policy(error), .. } => error.remedy(),
+            Self::NoReceipts => "Ask for evidence of an answer; this file shows none.".to_owned(),
+            Self::Format(FormatError::Newer { .. }) => "Update Cloister on this machine.".to_owned(),
+            Self::Format(_) | Self::ManifestMismatch { .. } | Self::Receipt { .. } | Self::Model { .. } => {
+                "Do not rely on this file: it was changed, or put together from different sessions. Ask its sender for the \
+                 original."
+                    .to_owned()
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cbor_round_trips() {
+        let evidence = Evidence {
+            document: vec![1; 5000],
+            statement: vec![2; 300],
+            manifest: vec![3],
+            receipts: vec![vec![4], vec![5, 6]],
+            policy: Sha384([7; 48]),
+        };
+        assert_eq!(Evidence::from_cbor(&evidence.to_cbor()), Ok(evidence));
+    }
+}

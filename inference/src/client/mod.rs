@@ -1,0 +1,9 @@
+//! The data owner's half: everything that sees a secret key, a feature or a logit.
+
+mod encoding;
+mod prediction;
+mod secret_key;
+mod session;
+
+pub use prediction::Prediction;
+pub use session::{DecryptError, EncryptError, Request, Session};

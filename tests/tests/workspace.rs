@@ -1,0 +1,107 @@
+//! The dependency graph is a security statement: ARCHITECTURE.md says it, this checks it.
+
+use std::{collections::BTreeMap, process::Command};
+
+use cloister_e2e::build::workspace;
+use serde_json::Value;
+
+/// What each package may depend on, of ours. Development dependencies ship nowhere and are not counted.
+const ALLOWED: [(&str, &[&str]); 9] = [
+    ("cloister-attestation", &[]),
+    ("cloister-inference", &[]),
+    ("cloister-wire", &[]),
+    ("cloister-enclave", &["cloister-attestation"]),
+    ("cloister-enclave-app", &["cloister-attestation", "cloister-enclave", "cloister-inference", "cloister-wire"]),
+    ("cloister-simulated-enclave", &["cloister-attestation", "cloister-enclave", "cloister-enclave-app"]),
+    ("cloister-parent-proxy", &[]),
+    ("cloister-client", &["cloister-attestation", "cloister-inference", "cloister-wire"]),
+    (
+        "cloister-e2e",
+        &[
+            "cloister-attestation",
+            "cloister-client",
+            "cloister-enclave",
+            "cloister-enclave-app",
+            "cloister-inference",
+            "cloister-simulated-enclave",
+            "cloister-wire",
+        ],
+    ),
+];
+
+/// Packages that ship.
+const SHIPPED: [&str; 3] = ["cloister-enclave-app", "cloister-parent-proxy", "cloister-client"];
+
+fn cargo(arguments: &[&str]) -> String {
+    let output = Command::new(env!("CARGO")).args(arguments).current_dir(workspace()).output().unwrap();
+    assert!(output.status.success(), "cargo {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// The normal dependencies of every package of the workspace.
+fn dependencies() -> BTreeMap<String, Vec<String>> {
+    let metadata: Value =
+        serde_json::from_str(&cargo(&["metadata", "--locked", "--no-deps", "--format-version=1"])).unwrap();
+    let text = |value: &Value| value.as_str().unwrap().to_owned();
+    let package = |package: &Value| {
+        let normal =
+            package["dependencies"].as_array().unwrap().iter().filter(|dependency| dependency["kind"].is_null());
+        (text(&package["name"]), normal.map(|dependency| text(&dependency["name"])).collect())
+    };
+    metadata["packages"].as_array().unwrap().iter().map(package).collect()
+}
+
+#[test]
+fn packages_depend_on_what_they_may_and_on_nothing_else_of_ours() {
+    let allowed: BTreeMap<&str, &[&str]> = ALLOWED.into();
+    let found = dependencies();
+    assert_eq!(
+        found.keys().collect::<Vec<_>>(),
+        allowed.keys().collect::<Vec<_>>(),
+        "a package is judged here or absent"
+    );
+    for (package, dependencies) in found {
+        let mut ours: Vec<_> = dependencies.into_iter().filter(|name| name.starts_with("cloister-")).collect();
+        ours.sort();
+        assert_eq!(ours, allowed[package.as_str()], "{package}");
+    }
+}
+
+#[test]
+fn only_inference_can_name_tfhe() {
+    for (package, dependencies) in dependencies() {
+        let names_it = dependencies.iter().any(|name| name.starts_with("tfhe"));
+        assert_eq!(names_it, package == "cloister-inference", "{package}");
+    }
+}
+
+#[test]
+fn nothing_simulated_ships() {
+    for package in SHIPPED {
+        let tree = cargo(&["tree", "--locked", "-p", package, "-e", "normal,features"]);
+        assert!(!tree.contains("simulated"), "{package}");
+    }
+}
+
+#[test]
+fn the_enclave_has_no_secret_key_and_no_importer() {
+    let tree = cargo(&["tree", "--locked", "-p", "cloister-enclave-app", "-e", "normal,features"]);
+    assert!(tree.contains("cloister-inference"), "the tree lists what is built");
+    for absent in [
+        r#"cloister-inference feature "client""#,
+        r#"cloister-inference feature "import""#,
+        "rten-onnx",
+        r#"tfhe feature "shortint""#,
+        r#"tfhe feature "integer""#,
+    ] {
+        assert!(!tree.contains(absent), "{absent}");
+    }
+}
+
+#[test]
+fn the_verifier_needs_neither_network_nor_async_nor_tfhe() {
+    let tree = cargo(&["tree", "--locked", "-p", "cloister-attestation", "-e", "normal", "--prefix", "none"]);
+    for absent in ["tokio", "hyper", "tfhe", "rustls v"] {
+        assert!(!tree.lines().any(|line| line.starts_with(absent)), "{absent}");
+    }
+}
