@@ -207,8 +207,8 @@ fn names(payload: &Payload, instance: &Certificate, leaf: &Certificate) -> Resul
     let expected = instance_pcr(instance_id);
     let actual = payload.pcrs.register(INSTANCE_PCR);
     if actual != Some(&expected) {
-        let actual = actual.map_or_else(|| "absent".to_owned(), Pcr::to_string);
-        return Err(CertificateError::InstancePcr { expected: expected.to_string(), actual });
+        let actual = actual.map_or_else(|| "absent".to_owned(), hex::encode);
+        return Err(CertificateError::InstancePcr { expected: hex::encode(expected), actual });
     }
 
     let leaf_key = public_key(Link::Leaf, leaf.tbs_certificate().subject_public_key_info())?.to_vec();
@@ -233,7 +233,7 @@ fn region(common_name: &str, module_id: &str) -> Option<String> {
 fn instance_pcr(instance_id: &str) -> Pcr {
     let mut extended = vec![0; 48];
     extended.extend_from_slice(instance_id.as_bytes());
-    Pcr(Sha384::of(&extended).0)
+    Sha384::of(&extended).0
 }
 
 fn common_name(link: Link, name: &Name) -> Result<String, CertificateError> {

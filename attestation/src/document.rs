@@ -10,7 +10,7 @@ use crate::{
     chain,
     cose::{ES384, Sign1},
     payload::Payload,
-    pcrs::MEASURED,
+    pcrs::{MEASURED, ZERO},
     time::spoken,
 };
 
@@ -130,7 +130,7 @@ impl UnverifiedDocument {
         // 8. Debug mode zeroes PCR0, 1 and 2, and only those
         for index in MEASURED {
             let pcr = payload.pcrs.register(index).ok_or(VerificationError::PcrMissing { index })?;
-            if pcr.is_zero() {
+            if *pcr == ZERO {
                 return Err(VerificationError::DebugMode { index });
             }
         }

@@ -14,7 +14,7 @@ use serde::{
 
 use crate::{
     Timestamp,
-    pcrs::{MAX_INDEX, Pcr, Pcrs},
+    pcrs::{MAX_INDEX, Pcrs},
 };
 
 /// The longest `user_data`, `nonce` and `public_key`. The NSM's own limits are 512, 512 and 1024.
@@ -232,7 +232,7 @@ impl RawPcrs<'_> {
             let length = value.len();
             let value =
                 value.try_into().map_err(|_| PayloadError::PcrLength { index, expected: 48, actual: length })?;
-            Ok((index, Pcr(value)))
+            Ok((index, value))
         };
         self.0.into_iter().map(register).collect()
     }

@@ -259,3 +259,146 @@ impl BundleError {
         }
     }
 }
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+    use crate::bound::Scale;
+    use crate::description::tests::{assert_sorted, feature};
+    use crate::description::{Label, Link};
+    use crate::mask::{self, SEED_LEN};
+
+    /// `count` words that look random and are always the same.
+    pub(crate) fn uniform(count: usize, seed: u8) -> Vec<u64> {
+        let mut words = vec![0; count];
+        mask::expand(&[seed; SEED_LEN], &mut words);
+        words
+    }
+
+    const STATED: StatedErrors = StatedErrors { export: 1e-6, arithmetic: 1e-12 };
+
+    fn sample_parts(features: usize, classes: usize) -> (description::Fields, IntegerModel) {
+        let parameters = ParameterSet::N2048TUniform17;
+        let scale = Scale { features: 30, weights: 10, reply: 40 };
+        let weights: Vec<i64> = uniform(features * classes, 2).into_iter().map(|word| word as i64 >> 44).collect();
+        let biases = uniform(classes, 3).into_iter().map(|word| word as i64 >> 4).collect();
+        let model = IntegerModel { weights: weights.chunks(features).map(<[i64]>::to_vec).collect(), biases };
+        let fields = description::Fields {
+            v: 1,
+            link: Link::Softmax,
+            name: "sample".into(),
+            bound: ErrorLedger::new(&model, scale, parameters, 3, STATED).total(),
+            limit: model.limit(scale, parameters).try_into().unwrap(),
+            scale,
+            domain: description::DOMAIN.into(),
+            labels: (0..classes as i64).map(Label::Integer).collect(),
+            version: "1".into(),
+            decimals: 3,
+            features: (0..features).map(|j| feature(&format!("x{j}"), -1.0, 1.0)).collect(),
+            parameters,
+        };
+        (fields, model)
+    }
+
+    /// A model of that shape with weights of 20 bits, biases of 60, and every feature in −1 … 1.
+    pub(crate) fn sample(features: usize, classes: usize) -> Bundle {
+        let (fields, model) = sample_parts(features, classes);
+        Bundle::new(Description::new(fields).unwrap(), model, STATED).unwrap()
+    }
+
+    fn error(change: impl FnOnce(&mut description::Fields, &mut IntegerModel, &mut StatedErrors)) -> BundleError {
+        let ((mut fields, mut model), mut stated) = (sample_parts(4, 3), STATED);
+        change(&mut fields, &mut model, &mut stated);
+        Bundle::new(Description::new(fields).unwrap(), model, stated).unwrap_err()
+    }
+
+    #[test]
+    fn it_reads_back_what_it_writes() {
+        let bundle = sample(4, 3);
+        let read = Bundle::from_bytes(&bundle.to_bytes()).unwrap();
+        assert_eq!(read, bundle);
+        assert_eq!(read.ledger().total(), read.bound());
+        assert_eq!(read.digest(), <[u8; 48]>::from(Sha384::digest(bundle.to_bytes())));
+        assert_sorted(&ciborium::from_reader(&bundle.to_bytes()[..]).unwrap());
+    }
+
+    #[test]
+    fn the_description_gives_no_weight_away() {
+        let (bundle, other) = (sample(4, 3), sample_parts(4, 3));
+        let description = bundle.description().to_bytes();
+        for number in other.1.weights.iter().flatten().chain(&other.1.biases) {
+            let encoded = cbor::write(number);
+            assert!(!description.windows(encoded.len()).any(|window| window == encoded), "{number}");
+        }
+        assert!(!format!("{bundle:?}").contains("weights: [["));
+    }
+
+    #[test]
+    fn a_shape_that_does_not_fit_is_refused() {
+        let shape = |what, expected, actual| BundleError::Shape { what, expected, actual };
+        assert_eq!(error(|_, model, _| model.biases.truncate(2)), shape("biases", 3, 2));
+        assert_eq!(error(|_, model, _| model.weights.push(vec![0; 4])), shape("rows of weights", 3, 4));
+        assert_eq!(error(|_, model, _| model.weights[2].push(0)), shape("weights of a class", 4, 5));
+        assert_eq!(error(|fields, _, _| fields.features.truncate(3)), shape("weights of a class", 3, 4));
+    }
+
+    #[test]
+    fn a_decryption_that_could_fail_is_refused() {
+        let huge = error(|_, model, _| model.weights[0][0] = 1 << 33);
+        assert!(matches!(huge, BundleError::Uncertain { limit, room } if limit >= room && room == 1 << 63), "{huge}");
+        let extreme = error(|_, model, _| model.weights[0] = vec![i64::MIN; 4]);
+        assert_eq!(extreme.code(), "bundle_uncertain");
+        assert_eq!(error(|_, model, _| model.biases = vec![i64::MIN; 3]).code(), "bundle_uncertain");
+        assert_eq!(error(|fields, _, _| fields.scale.reply = 10).code(), "bundle_uncertain");
+    }
+
+    #[test]
+    fn a_promise_that_is_not_kept_is_refused() {
+        assert_eq!(error(|_, model, _| model.weights[0][0] += 1).code(), "bundle_limit");
+        assert_eq!(error(|fields, _, _| fields.limit += 1).code(), "bundle_limit");
+        assert_eq!(error(|fields, _, _| fields.bound = fields.bound.next_down()).code(), "bundle_bound");
+        assert_eq!(error(|_, _, stated| stated.export *= 2.0).code(), "bundle_bound");
+        for value in [f64::NAN, f64::INFINITY, -1e-9] {
+            assert_eq!(error(|_, _, stated| stated.arithmetic = value).code(), "bundle_stated_error");
+        }
+    }
+
+    #[test]
+    fn no_truncation_is_a_bundle() {
+        let bytes = sample(4, 3).to_bytes();
+        for len in 0..bytes.len() {
+            let error = Bundle::from_bytes(&bytes[..len]).unwrap_err();
+            assert!(error.code().starts_with("format_"), "{len}: {error}");
+        }
+    }
+
+    /// Whatever the one flipped bit says, the file is refused with a reason, or still keeps all that it promises.
+    #[test]
+    fn no_flipped_bit_panics() {
+        let bytes = sample(4, 3).to_bytes();
+        for bit in 0..bytes.len() * 8 {
+            let mut flipped = bytes.clone();
+            flipped[bit / 8] ^= 1 << (bit % 8);
+            match Bundle::from_bytes(&flipped) {
+                Ok(bundle) => {
+                    assert_eq!(bundle.to_bytes(), flipped);
+                    assert!(bundle.ledger().total() <= bundle.bound());
+                }
+                Err(error) => assert!(!error.remedy().is_empty() && !error.code().is_empty()),
+            }
+        }
+    }
+
+    #[test]
+    fn other_files_are_refused() {
+        let bundle = sample(4, 3);
+        assert_eq!(
+            Bundle::from_bytes(&bundle.description().to_bytes()).unwrap_err(),
+            FormatError::Domain { expected: DOMAIN, actual: description::DOMAIN.into() }.into()
+        );
+        let newer = [&[0xa2, 0x61, b'v', 0x02][..], &cbor::write(&"domain"), &cbor::write(&DOMAIN)].concat();
+        assert_eq!(Bundle::from_bytes(&newer).unwrap_err(), FormatError::Version { version: 2 }.into());
+        assert_eq!(Bundle::from_bytes(&vec![0; MAX_LEN + 1]).unwrap_err().code(), "format_too_large");
+        assert!(Bundle::from_bytes(&newer).unwrap_err().to_string().contains("made by a newer Cloister: update"));
+    }
+}

@@ -1,4 +1,6 @@
 //! The evaluation: request bytes in, reply bytes out, nothing learned.
+//!
+//! It protects the client's data, not the model: whoever gets enough logits, or studies their noise, can solve for the weights.
 
 use thiserror::Error;
 
@@ -146,6 +148,66 @@ impl EvaluateError {
     pub fn remedy(&self) -> String {
         match self {
             Self::Request(error) => error.remedy(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bundle::tests::{sample, uniform};
+
+    fn request(bundle: &Bundle, rows: usize) -> Vec<u8> {
+        let packing = bundle.description().packing();
+        let mut request = message::header(MessageKind::Request, packing.parameters, rows).to_vec();
+        request.extend(uniform(bundle.request_len(rows), 5).iter().map(|&word| word as u8));
+        request.truncate(bundle.request_len(rows));
+        request
+    }
+
+    #[test]
+    fn an_evaluation_is_a_function_of_the_request() {
+        let bundle = sample(4, 3);
+        let (evaluator, mut scratch) = (Evaluator::new(&bundle), Scratch::default());
+        let reply = evaluator.evaluate(&request(&bundle, 2), &mut Scratch::default()).unwrap();
+        // Whatever another model and other rows have left in the buffers.
+        let other = sample(64, 10);
+        for (evaluator, bundle, rows) in [(&Evaluator::new(&other), &other, 3), (&evaluator, &bundle, 170)] {
+            evaluator.evaluate(&request(bundle, rows), &mut scratch).unwrap();
+        }
+        assert_eq!(evaluator.evaluate(&request(&bundle, 2), &mut scratch).unwrap(), reply);
+    }
+
+    #[test]
+    fn no_truncated_or_longer_request_is_evaluated() {
+        let bundle = sample(4, 3);
+        let (evaluator, mut scratch) = (Evaluator::new(&bundle), Scratch::default());
+        let whole = request(&bundle, 2);
+        for len in 0..whole.len() {
+            let error = evaluator.evaluate(&whole[..len], &mut scratch).unwrap_err();
+            assert_eq!(error.code(), if len < 8 { "message_too_short" } else { "message_length" });
+        }
+        let longer = [&whole[..], &vec![0; 1 << 20]].concat();
+        assert_eq!(evaluator.evaluate(&longer, &mut scratch).unwrap_err().code(), "message_length");
+    }
+
+    /// Each bit of the header is checked; the others are ciphertext, and none is as good as any.
+    #[test]
+    fn a_flipped_bit_is_refused_in_the_header_and_harmless_behind_it() {
+        let bundle = sample(4, 3);
+        let (evaluator, mut scratch) = (Evaluator::new(&bundle), Scratch::default());
+        let whole = request(&bundle, 2);
+        for bit in (0..64).chain((64..whole.len() * 8).step_by(37)) {
+            let mut flipped = whole.clone();
+            flipped[bit / 8] ^= 1 << (bit % 8);
+            let code = evaluator.evaluate(&flipped, &mut scratch).map_err(|error| error.code());
+            match (bit, code) {
+                (0..32, code) => assert_eq!(code, Err("message_magic")),
+                (32..40, code) => assert_eq!(code, Err("message_version")),
+                (40..48, code) => assert_eq!(code, Err("message_parameters")),
+                (48..64, code) => assert!(matches!(code, Err("message_rows" | "message_length")), "{code:?}"),
+                (_, code) => assert_eq!(code.unwrap().len(), bundle.reply_len(2)),
+            }
         }
     }
 }

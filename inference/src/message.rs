@@ -171,7 +171,7 @@ impl<'a> RequestParts<'a> {
 }
 
 /// The row count and the packed bits of a reply of the right size for it.
-#[cfg(any(test, feature = "client"))]
+#[cfg(feature = "client")]
 pub(crate) fn reply_payload<'a>(
     bytes: &'a [u8],
     packing: &Packing,

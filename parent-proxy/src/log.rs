@@ -166,6 +166,17 @@ mod tests {
     }
 
     #[test]
+    fn the_end_waits_for_the_last_line() {
+        let (log, out) = (open(), Mutex::new(Vec::new()));
+        log.line(format_args!("event=last"));
+        thread::scope(|scope| {
+            scope.spawn(|| log.write_waiting(&mut *out.lock().unwrap()));
+            log.flush(Duration::MAX);
+            assert!(out.lock().unwrap().ends_with(b" event=last\n"));
+        });
+    }
+
+    #[test]
     fn the_end_waits_for_a_stuck_reader_only_so_long() {
         let log = open();
         log.line(format_args!("event=unread"));

@@ -136,9 +136,9 @@ impl Server {
 
     fn admit(&mut self, client: TcpStream, peer: SocketAddr) {
         if self.visits.len() >= self.limits.connections.get() {
-            reset(client);
             self.summary.refused += 1;
             self.log_refusals();
+            reset(client);
             return;
         }
         self.summary.served += 1;

@@ -1,9 +1,12 @@
 //! The program, as other programs start, watch and stop it.
 
+#![allow(clippy::unwrap_used, reason = "what helps a test may fail it")]
+
 use std::{
-    io::{BufRead, BufReader, Read, Write},
-    net::{TcpListener, TcpStream},
-    process::{Child, ChildStderr, Command, Stdio},
+    io::{self, BufRead, BufReader, Read, Write},
+    net::{SocketAddr, TcpListener, TcpStream},
+    process::{Child, ChildStderr, ChildStdout, Command, Stdio},
+    sync::mpsc,
     thread,
     time::{Duration, Instant},
 };
@@ -22,7 +25,7 @@ fn it_says_where_it_listens_and_ends_well_when_asked() {
         proxy.log_says("event=closed");
         proxy.signal(signal);
         assert_eq!(proxy.exit_code(), Some(0));
-        assert_eq!(proxy.stdout.by_ref().lines().count(), 0, "one line is all that stdout gets");
+        assert_eq!(proxy.stdout.take().unwrap().lines().count(), 0, "one line is all that stdout gets");
     }
 }
 
@@ -130,8 +133,8 @@ fn an_address_that_is_taken_is_reported() {
 struct Proxy {
     child: Child,
     address: String,
-    stdout: BufReader<std::process::ChildStdout>,
-    stderr: BufReader<ChildStderr>,
+    stdout: Option<BufReader<ChildStdout>>,
+    stderr: Option<BufReader<ChildStderr>>,
 }
 
 impl Proxy {
@@ -147,13 +150,11 @@ impl Proxy {
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();
-        let mut stdout = BufReader::new(child.stdout.take().unwrap());
         let stderr = BufReader::new(child.stderr.take().unwrap());
-        let mut line = String::new();
-        stdout.read_line(&mut line).unwrap();
+        let (line, stdout) = read_until("", BufReader::new(child.stdout.take().unwrap()));
         let address = line.strip_prefix("listening on tcp:").and_then(|rest| rest.strip_suffix('\n'));
         let address = address.unwrap_or_else(|| panic!("{line:?}")).to_owned();
-        Self { child, address, stdout, stderr }
+        Self { child, address, stdout: Some(stdout), stderr: Some(stderr) }
     }
 
     fn client(&self) -> TcpStream {
@@ -168,11 +169,9 @@ impl Proxy {
     }
 
     /// Waits until a line of the log contains `part`, and returns the log up to it.
-    fn log_says(&mut self, part: &str) -> String {
-        let mut log = String::new();
-        while !log.lines().next_back().is_some_and(|line| line.contains(part)) {
-            assert!(self.stderr.read_line(&mut log).unwrap() > 0, "{part:?} is not in\n{log}");
-        }
+    fn log_says(&mut self, part: &'static str) -> String {
+        let (log, stderr) = read_until(part, self.stderr.take().unwrap());
+        self.stderr = Some(stderr);
         log
     }
 
@@ -195,14 +194,27 @@ impl Drop for Proxy {
     }
 }
 
-fn echo() -> std::net::SocketAddr {
+/// Reads up to the first line that contains `part`.
+fn read_until<R: BufRead + Send + 'static>(part: &'static str, mut reader: R) -> (String, R) {
+    let (done, read) = mpsc::channel();
+    thread::spawn(move || {
+        let mut text = String::new();
+        while !text.lines().next_back().is_some_and(|line| line.contains(part)) {
+            assert!(reader.read_line(&mut text).unwrap() > 0, "{part:?} is not in\n{text}");
+        }
+        done.send((text, reader))
+    });
+    read.recv_timeout(PATIENCE).unwrap_or_else(|_| panic!("{part:?} was not said"))
+}
+
+fn echo() -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     thread::spawn(move || {
         for stream in listener.incoming() {
             thread::spawn(move || {
                 let mut stream = stream.unwrap();
-                std::io::copy(&mut stream.try_clone().unwrap(), &mut stream)
+                io::copy(&mut stream.try_clone().unwrap(), &mut stream)
             });
         }
     });
@@ -222,6 +234,6 @@ fn is_alive(client: &mut TcpStream) -> bool {
 fn assert_closed(mut client: TcpStream) {
     match client.read(&mut [0]) {
         Ok(read) => assert_eq!(read, 0),
-        Err(error) => assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset),
+        Err(error) => assert_eq!(error.kind(), io::ErrorKind::ConnectionReset),
     }
 }

@@ -2,11 +2,13 @@
 //!
 //! A test waits for what must happen, for as long as [`PATIENCE`]; none depends on how fast the machine is.
 
+#![allow(clippy::unwrap_used, reason = "what helps a test may fail it")]
+
 use std::{
     io::{self, Write},
     net::SocketAddr,
     num::NonZeroUsize,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use cloister_parent_proxy::{Address, Limits, Shutdown, Summary, run};
@@ -235,7 +237,9 @@ async fn another_enclave_serves_when_one_does_not_answer() {
     // Half of the time is the silent one's share, the other half is ample for the other one.
     let connect = Duration::from_secs(4);
     let proxy = Proxy::with(Limits { connect, ..unlimited() }, [silent, named("b").await]).await;
+    let began = Instant::now();
     assert_eq!(rest(&mut proxy.client().await).await.unwrap(), b"b");
+    assert!(began.elapsed() < connect, "the silent one used up all the time");
 }
 
 #[tokio::test]

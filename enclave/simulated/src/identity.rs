@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use aws_lc_rs::rand;
 use cloister_attestation::Sha384;
 
-/// The registers that a genuine document shows when no others are used.
+/// How many registers a document usually shows.
 const REGISTERS: u8 = 16;
 
 /// A region that AWS does not have.
@@ -20,7 +20,7 @@ pub struct Identity {
     pub enclave_id: String,
     /// The AWS region.
     pub region: String,
-    /// The registers by index.
+    /// The registers, by index.
     pub pcrs: BTreeMap<u8, [u8; 48]>,
 }
 
@@ -37,16 +37,17 @@ impl Identity {
 
     /// PCR0, 1 and 2 of every simulated enclave. They measure nothing.
     pub fn measurements() -> [[u8; 48]; 3] {
-        ["SIMULATED image", "SIMULATED kernel and program", "SIMULATED models"].map(|label| Sha384::of(label.as_bytes()).0)
+        ["SIMULATED image", "SIMULATED kernel and program", "SIMULATED models"]
+            .map(|label| Sha384::of(label.as_bytes()).0)
     }
 
-    /// The same enclave started in debug mode, which zeroes PCR0, 1 and 2.
+    /// The same enclave, started in debug mode, which zeroes PCR0, 1 and 2.
     pub fn debug(mut self) -> Self {
         self.pcrs.extend((0..3).map(|index| (index, [0; 48])));
         self
     }
 
-    /// What documents call it, `i-…-enc…`.
+    /// What its documents call it, `i-…-enc…`.
     pub fn module_id(&self) -> String {
         format!("{}-{}", self.instance_id, self.enclave_id)
     }

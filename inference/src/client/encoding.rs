@@ -2,7 +2,7 @@
 
 use zeroize::Zeroizing;
 
-use super::session::EncryptError;
+use super::error::EncryptError;
 use crate::bound::{power_of_ten, power_of_two};
 use crate::description::{Description, Feature};
 
@@ -37,11 +37,84 @@ impl Description {
     }
 }
 
+impl Feature {
+    /// c, the middle of the range.
+    pub(crate) fn centre(&self) -> f64 {
+        0.5 * (self.low + self.high)
+    }
+
+    /// h, its half width; the larger half, so that no rounding takes (x − c)/h beyond ±1.
+    pub(crate) fn half_width(&self) -> f64 {
+        let centre = self.centre();
+        (self.high - centre).max(centre - self.low)
+    }
+}
+
 fn check_value(feature: &Feature, row: usize, value: f64) -> Result<(), EncryptError> {
-    let (column, low, high) = (feature.name.clone(), feature.low, feature.high);
-    match value {
-        _ if !value.is_finite() => Err(EncryptError::NotFinite { row, column, value }),
-        _ if !(low..=high).contains(&value) => Err(EncryptError::OutOfRange { row, column, value, low, high }),
-        _ => Ok(()),
+    let Feature { low, high, ref name } = *feature;
+    if !value.is_finite() {
+        return Err(EncryptError::NotFinite { row, column: name.clone(), value });
+    }
+    if !(low..=high).contains(&value) {
+        return Err(EncryptError::OutOfRange { row, column: name.clone(), value, low, high });
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bundle::tests::{sample, uniform};
+    use crate::description::tests::feature;
+
+    #[test]
+    fn no_value_in_range_leaves_the_unit_interval() {
+        for (low, high) in [(0.1, 0.3), (-8.0, 1e-9), (1e9, 1e9 + 1.0), (0.1, 0.1 + f64::EPSILON), (-1e100, 1e100)] {
+            let feature = feature("x", low, high);
+            for x in [low, high, feature.centre(), low.next_up(), high.next_down()] {
+                assert!(((x - feature.centre()) / feature.half_width()).abs() <= 1.0, "{x} in {low} to {high}");
+            }
+        }
+    }
+
+    /// A sample's features lie in −1 … 1, and its M is 2^30.
+    #[test]
+    fn features_become_multiples_of_their_half_width() {
+        let description = sample(3, 2).description().clone();
+        let encoded = description.encode(&[[-1.0, 0.0, 1.0], [0.5, -0.25, 1e-30]]).unwrap();
+        assert_eq!(*encoded[0], [-1 << 30, 0, 1 << 30]);
+        assert_eq!(*encoded[1], [1 << 29, -1 << 28, 0]);
+    }
+
+    #[test]
+    fn each_fault_has_its_error() {
+        let description = sample(2, 2).description().clone();
+        let error = |rows: &[&[f64]]| description.encode(rows).unwrap_err();
+        assert_eq!(error(&[&[0.0, 0.0], &[0.0]]), EncryptError::WrongWidth { row: 1, expected: 2, found: 1 });
+        assert_eq!(
+            error(&[&[0.0, 1.5]]),
+            EncryptError::OutOfRange { row: 0, column: "x1".into(), value: 1.5, low: -1.0, high: 1.0 }
+        );
+        for value in [f64::NAN, f64::INFINITY, f64::NEG_INFINITY] {
+            assert_eq!(error(&[&[value, 0.0]]).code(), "not_finite");
+        }
+    }
+
+    /// Published is what a decimal rounding of the exact rational number gives, as the nearest float64.
+    #[test]
+    fn published_logits_are_decimals() {
+        let description = sample(2, 2).description().clone();
+        let shift = description.scale().logit_bits();
+        assert_eq!((description.decimals(), shift), (3, 40));
+        assert_eq!(description.publish(0), 0.0);
+        assert_eq!(description.publish(-5 << 40), -5.0);
+        assert_eq!(description.publish((1 << 40) / 3), 0.333);
+        assert_eq!(description.publish(-(1 << 40) / 3), -0.333);
+        for logit in uniform(1000, 1).into_iter().map(|word| word as i64) {
+            let published = description.publish(logit);
+            assert_eq!(published, format!("{published:.3}").parse::<f64>().unwrap(), "a float64 nearest to a decimal");
+            let exact = logit as f64 / (1u64 << 40) as f64;
+            assert!((published - exact).abs() <= 0.5e-3 + exact.abs() * f64::EPSILON, "{published} for {exact}");
+        }
     }
 }

@@ -42,3 +42,32 @@ fn softmax(logits: &[f64]) -> Vec<f64> {
     let sum: f64 = powers.iter().sum();
     powers.into_iter().map(|power| power / sum).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bundle::tests::sample;
+
+    #[test]
+    fn the_largest_logit_decides_and_a_near_one_makes_it_uncertain() {
+        let description = sample(4, 3).description().clone();
+        let bound = description.bound();
+        let predict = |logits| Prediction::new(&description, logits);
+        let prediction = predict(vec![-1.0, 2.0, 0.5]);
+        assert_eq!((prediction.label, prediction.certain), (Label::Integer(1), true));
+        assert!(predict(vec![2.1 * bound, 0.0, -1.0]).certain);
+        assert!(!predict(vec![2.0 * bound, 0.0, -1.0]).certain);
+        let tie = predict(vec![-1.0, 0.25, 0.25]);
+        assert_eq!((tie.label, tie.certain), (Label::Integer(1), false));
+    }
+
+    #[test]
+    fn probabilities_are_a_softmax_whatever_the_logits() {
+        let description = sample(4, 3).description().clone();
+        let probabilities = |logits| Prediction::new(&description, logits).probabilities;
+        assert_eq!(probabilities(vec![1e6, 1e6, -1e6]), [0.5, 0.5, 0.0]);
+        let some = probabilities(vec![0.0, 1.0, 2.0]);
+        assert!((some.iter().sum::<f64>() - 1.0).abs() < 1e-15);
+        assert!((some[1] / some[0] - 1f64.exp()).abs() < 1e-14);
+    }
+}

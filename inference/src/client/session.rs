@@ -4,21 +4,26 @@ use std::fmt;
 
 use tfhe::core_crypto::commons::math::random::RandomGenerator;
 use tfhe::core_crypto::prelude::{DefaultRandomGenerator, new_seeder};
-use thiserror::Error;
 use zeroize::Zeroizing;
 
+use super::error::{DecryptError, EncryptError};
 use super::secret_key::{ContinuedMask, SecretKey};
 use crate::bits::unpack;
 use crate::description::Description;
 use crate::mask::{self, SEED_LEN};
-use crate::message::{self, BODY_LEN, MessageError, MessageKind, leading_bits};
+use crate::message::{self, BODY_LEN, MessageKind, leading_bits};
 use crate::packing::Packing;
 use crate::parameters::BODY_BITS;
 
 /// Encrypts rows and decrypts answers under a secret key of its own, which is made with it and dies with it.
 ///
 /// Make one per connection. The key, encoded features and all that would reveal them are erased from memory after use; the
-/// state of tfhe's noise generator is not, as it offers no way to.
+/// state of tfhe's noise generator is not, as it offers no way to. There is no copy of a session, and no file of it:
+///
+/// ```compile_fail,E0277
+/// fn copy<T: Clone>() {}
+/// copy::<cloister_inference::Session>();
+/// ```
 pub struct Session {
     description: Description,
     key: SecretKey,
@@ -166,121 +171,207 @@ fn write_request(packing: &Packing, rows: usize, seed: &[u8; SEED_LEN], bodies: 
     bytes
 }
 
-/// Why rows were not encrypted. Nothing has been sent.
-#[derive(Clone, Debug, PartialEq, Error)]
-#[non_exhaustive]
-pub enum EncryptError {
-    /// No rows, or more than one request holds.
-    #[error("{rows} rows, where one request holds 1 to {capacity}")]
-    TooManyRows {
-        /// As many as given.
-        rows: usize,
-        /// As many as fit.
-        capacity: usize,
-    },
-    /// A row with another number of values than the model has columns.
-    #[error("row {row} has {found} values, the model has {expected} columns")]
-    WrongWidth {
-        /// Counted from 0.
-        row: usize,
-        /// The model's columns.
-        expected: usize,
-        /// The row's values.
-        found: usize,
-    },
-    /// A value that is no number.
-    #[error("row {row}, column {column:?}: {value} is not a number that can be encrypted")]
-    NotFinite {
-        /// Counted from 0.
-        row: usize,
-        /// The column's name.
-        column: String,
-        /// NaN or an infinity.
-        value: f64,
-    },
-    /// A value for which the bound does not hold.
-    #[error(
-        "row {row}, column {column:?}: {value} is outside {low} to {high}, the range for which the model promises its precision"
-    )]
-    OutOfRange {
-        /// Counted from 0.
-        row: usize,
-        /// The column's name.
-        column: String,
-        /// The value.
-        value: f64,
-        /// The least that is accepted.
-        low: f64,
-        /// The greatest.
-        high: f64,
-    },
-}
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
 
-impl EncryptError {
-    /// A stable name for programs.
-    pub fn code(&self) -> &'static str {
-        match self {
-            Self::TooManyRows { .. } => "too_many_rows",
-            Self::WrongWidth { .. } => "wrong_width",
-            Self::NotFinite { .. } => "not_finite",
-            Self::OutOfRange { .. } => "out_of_range",
-        }
+    use tfhe::core_crypto::prelude::{
+        CiphertextModulus, GlweCiphertext, GlweCiphertextOwned, PlaintextCount, PlaintextList, decrypt_glwe_ciphertext,
+    };
+
+    use super::*;
+    use crate::bound::switch_error;
+    use crate::bundle::Bundle;
+    use crate::bundle::tests::{sample, uniform};
+    use crate::evaluator::{Evaluator, Scratch};
+
+    /// Small, wide, many classes, one row that fills the polynomial, and many that do, so that the window wraps.
+    const SHAPES: [(usize, usize); 10] =
+        [(4, 3), (1, 2), (2, 2), (5, 7), (64, 10), (7, 292), (1, 2048), (1024, 2), (64, 32), (3, 682)];
+
+    /// Those, and some that look random.
+    fn shapes() -> impl Iterator<Item = (usize, usize)> {
+        let random = uniform(20, 8).into_iter().map(|word| {
+            let classes = 2 + word as usize % 60;
+            (1 + (word >> 32) as usize % (2048 / classes), classes)
+        });
+        SHAPES.into_iter().chain(random)
     }
 
-    /// What a person does about it.
-    pub fn remedy(&self) -> String {
-        match self {
-            Self::TooManyRows { capacity, .. } => format!("send at least one row, and at most {capacity} at a time"),
-            Self::WrongWidth { .. } => "give one value per column, in the order of the model's description".into(),
-            Self::NotFinite { .. } => "fill in missing values as the model was trained, or leave the row out".into(),
-            Self::OutOfRange { low, high, .. } => {
-                format!(
-                    "check the value and its unit, clip it to {low} or {high}, or ask for a model with a wider range"
-                )
+    fn rows(bundle: &Bundle, count: usize, seed: u8) -> Vec<Vec<f64>> {
+        let features = bundle.description().features().len();
+        let values = uniform(count * features, seed).into_iter().map(|word| match word % 5 {
+            0 => -1.0,
+            1 => 1.0,
+            _ => word as i64 as f64 / i64::MAX as f64,
+        });
+        values.collect::<Vec<_>>().chunks(features).map(<[f64]>::to_vec).collect()
+    }
+
+    /// Σ_j ω_cj x̃_j + B_c, one by one.
+    fn naive(bundle: &Bundle, encoded: &[Zeroizing<Vec<i64>>]) -> Vec<Vec<i64>> {
+        let logit = |row: &[i64], (weights, &bias): (&Vec<i64>, &i64)| {
+            let products = weights.iter().zip(row).map(|(&w, &x)| i128::from(w) * i128::from(x));
+            i64::try_from(i128::from(bias) + products.sum::<i128>()).unwrap()
+        };
+        let model = bundle.model();
+        encoded
+            .iter()
+            .map(|row| model.weights.iter().zip(&model.biases).map(|class| logit(row, class)).collect())
+            .collect()
+    }
+
+    /// For every shape and from one row to as many as fit: decrypted = oracle + e with |e| within the proven bound, and the
+    /// oracle is what a plain sum gives.
+    #[test]
+    fn decrypted_is_the_oracle_up_to_the_proven_noise() {
+        for (index, (features, classes)) in shapes().enumerate() {
+            let bundle = sample(features, classes);
+            let (evaluator, mut scratch) = (Evaluator::new(&bundle), Scratch::default());
+            let mut session = Session::new(bundle.description());
+            let capacity = bundle.rows_per_request();
+            for count in HashSet::from([1, capacity.div_ceil(2), capacity]) {
+                let rows = rows(&bundle, count, index as u8);
+                let request = session.encrypt(&rows).unwrap();
+                assert_eq!(request.bytes().len(), bundle.request_len(count));
+                let reply = evaluator.evaluate(request.bytes(), &mut scratch).unwrap();
+                assert_eq!(reply.len(), bundle.reply_len(count));
+
+                let encoded = bundle.description().encode(&rows).unwrap();
+                let oracle = evaluator.evaluate_clear(&encoded);
+                assert_eq!(oracle, naive(&bundle, &encoded));
+                let decrypted = session.decrypt_integers(&request, &reply).unwrap();
+                let parameters = bundle.parameters();
+                let bound =
+                    bundle.model().noise(parameters) + switch_error(bundle.description().scale().reply, parameters);
+                for (logit, oracle) in decrypted.iter().zip(oracle.iter().flatten()) {
+                    let noise = u128::from(logit.abs_diff(*oracle));
+                    assert!(noise <= bound, "{features}×{classes}, {count} rows: {noise} > {bound}");
+                }
+
+                let published = session.decrypt(&request, &reply).unwrap();
+                for (published, oracle) in published.iter().flatten().zip(oracle.iter().flatten()) {
+                    let clear = *oracle as f64 * bundle.description().scale().unit();
+                    assert!((published - clear).abs() <= bundle.bound(), "{published} for {clear}");
+                }
             }
         }
     }
-}
 
-/// Why a reply gave no logits. It never says anything about what was decrypted.
-#[derive(Clone, Debug, PartialEq, Eq, Error)]
-#[non_exhaustive]
-pub enum DecryptError {
-    /// It is not a reply from this model.
-    #[error(transparent)]
-    Reply(#[from] MessageError),
-    /// It answers another request.
-    #[error("the reply is about {actual} rows, the request had {expected}")]
-    Rows {
-        /// The request's.
-        expected: usize,
-        /// The reply's.
-        actual: usize,
-    },
-    /// It decrypts to what no honest evaluation gives.
-    #[error(
-        "the reply does not decrypt within the model's proven bound: this is not an honest evaluation of the request"
-    )]
-    OutOfBound,
-}
+    /// The ciphertext of a request whose window is the whole polynomial, as tfhe has it.
+    fn to_tfhe(packing: &Packing, request: &[u8]) -> GlweCiphertextOwned<u64> {
+        let parts = message::RequestParts::parse(request, packing).unwrap();
+        assert_eq!(parts.bodies.len(), packing.degree());
+        let mut words = vec![0; 2 * packing.degree()];
+        mask::expand(parts.seed, &mut words[..packing.degree()]);
+        for (index, &[a, b, c, d, e, f]) in parts.bodies.iter().enumerate() {
+            let coefficient = (index + packing.degree() - packing.lead()) % packing.degree();
+            words[packing.degree() + coefficient] = u64::from_le_bytes([0, 0, a, b, c, d, e, f]);
+        }
+        GlweCiphertext::from_container(words, packing.parameters.polynomial_size(), CiphertextModulus::new_native())
+    }
 
-impl DecryptError {
-    /// A stable name for programs.
-    pub fn code(&self) -> &'static str {
-        match self {
-            Self::Reply(error) => error.code(),
-            Self::Rows { .. } => "reply_rows",
-            Self::OutOfBound => "reply_out_of_bound",
+    fn decrypt_with_tfhe(session: &Session, ciphertext: &GlweCiphertextOwned<u64>) -> Vec<u64> {
+        let mut plain = PlaintextList::new(0, PlaintextCount(ciphertext.polynomial_size().0));
+        decrypt_glwe_ciphertext(&session.key.to_tfhe(), ciphertext, &mut plain);
+        plain.into_container()
+    }
+
+    #[test]
+    fn a_request_is_a_ciphertext_that_tfhe_decrypts() {
+        let bundle = sample(1, 2);
+        let packing = bundle.description().packing();
+        let mut session = Session::new(bundle.description());
+        let rows = rows(&bundle, bundle.rows_per_request(), 9);
+        let request = session.encrypt(&rows).unwrap();
+        let plain = decrypt_with_tfhe(&session, &to_tfhe(packing, request.bytes()));
+
+        let mut expected = vec![0; packing.degree()];
+        for (r, row) in bundle.description().encode(&rows).unwrap().iter().enumerate() {
+            expected[packing.input(r, 0)] = row[0] as u64;
+        }
+        let errors: Vec<i64> = plain.iter().zip(expected).map(|(x, y)| x.wrapping_sub(y) as i64).collect();
+        let bound = packing.parameters.body_error();
+        assert!(errors.iter().all(|error| error.unsigned_abs() <= bound));
+        // The noise is there: uniform on ±2^17, 2048 times, it gets past half of that.
+        assert!(errors.iter().any(|&error| error > 1 << 16) && errors.iter().any(|&error| error < -(1 << 16)));
+        assert!(errors.iter().filter(|error| error.unsigned_abs() < 1 << 14).count() < 600);
+    }
+
+    #[test]
+    fn a_reply_decrypts_to_the_same_with_tfhe() {
+        let bundle = sample(4, 3);
+        let (packing, bits) = (bundle.description().packing(), bundle.description().scale().reply);
+        let mut session = Session::new(bundle.description());
+        let request = session.encrypt(&rows(&bundle, 150, 4)).unwrap();
+        let reply = Evaluator::new(&bundle).evaluate(request.bytes(), &mut Scratch::default()).unwrap();
+
+        let (count, payload) = message::reply_payload(&reply, packing, bits).unwrap();
+        let mut coefficients = unpack(payload, bits).map(|leading| leading << (64 - bits));
+        let mut words: Vec<u64> = coefficients.by_ref().take(packing.degree()).collect();
+        words.resize(2 * packing.degree(), 0);
+        for (row, class) in (0..count).flat_map(|row| (0..3).map(move |class| (row, class))) {
+            words[packing.degree() + packing.output(row) + class] = coefficients.next().unwrap();
+        }
+        let size = packing.parameters.polynomial_size();
+        let plain =
+            decrypt_with_tfhe(&session, &GlweCiphertext::from_container(words, size, CiphertextModulus::new_native()));
+        let decrypted = session.decrypt_integers(&request, &reply).unwrap();
+        for (row, logits) in decrypted.chunks(3).enumerate() {
+            let theirs = &plain[packing.output(row)..][..3];
+            assert_eq!(logits, theirs.iter().map(|&logit| logit as i64).collect::<Vec<_>>());
         }
     }
 
-    /// What a person does about it.
-    pub fn remedy(&self) -> String {
-        match self {
-            Self::Reply(error) => error.remedy(),
-            Self::Rows { .. } | Self::OutOfBound => {
-                "do not send the data again; keep the reply and its receipt, and report the evaluator".into()
-            }
+    #[test]
+    fn nothing_is_used_twice() {
+        let bundle = sample(4, 3);
+        let mut session = Session::new(bundle.description());
+        let row = [[0.25; 4]];
+        let seed = |request: Request| request.bytes()[8..40].to_vec();
+        assert_ne!(seed(session.encrypt(&row).unwrap()), seed(session.encrypt(&row).unwrap()));
+        let other = Session::new(bundle.description());
+        assert_ne!(session.key.to_tfhe(), other.key.to_tfhe());
+    }
+
+    #[test]
+    fn too_few_and_too_many_rows_are_refused() {
+        let bundle = sample(4, 3);
+        let mut session = Session::new(bundle.description());
+        let error = |session: &mut Session, rows| session.encrypt(&vec![[0.0; 4]; rows]).unwrap_err();
+        assert_eq!(error(&mut session, 0), EncryptError::TooManyRows { rows: 0, capacity: 170 });
+        assert_eq!(error(&mut session, 171), EncryptError::TooManyRows { rows: 171, capacity: 170 });
+    }
+
+    #[test]
+    fn a_reply_that_is_none_is_refused() {
+        let bundle = sample(4, 3);
+        let evaluator = Evaluator::new(&bundle);
+        let mut session = Session::new(bundle.description());
+        let (one, two) = (session.encrypt(&[[0.5; 4]]).unwrap(), session.encrypt(&[[0.5; 4], [0.1; 4]]).unwrap());
+        let reply = evaluator.evaluate(one.bytes(), &mut Scratch::default()).unwrap();
+        assert_eq!(session.decrypt(&two, &reply), Err(DecryptError::Rows { expected: 2, actual: 1 }));
+        for len in 0..reply.len() {
+            assert!(matches!(session.decrypt(&one, &reply[..len]), Err(DecryptError::Reply(_))));
         }
+        let longer = [&reply[..], &[0]].concat();
+        assert_eq!(session.decrypt(&one, &longer).unwrap_err().code(), "message_length");
+
+        // The sample's logits stay under 2^60 or so: of random phases, nearly all are out of bound.
+        let mut other = Session::new(bundle.description());
+        let batch = vec![[0.5; 4]; 100];
+        let (mine, theirs) = (session.encrypt(&batch).unwrap(), other.encrypt(&batch).unwrap());
+        let reply = evaluator.evaluate(theirs.bytes(), &mut Scratch::default()).unwrap();
+        assert_eq!(session.decrypt(&mine, &reply), Err(DecryptError::OutOfBound));
+        assert!(other.decrypt(&theirs, &reply).is_ok());
+    }
+
+    #[test]
+    fn a_session_may_move_between_threads_and_hides_its_key() {
+        fn is_send<T: Send>(value: T) -> T {
+            value
+        }
+        let session = is_send(Session::new(sample(4, 3).description()));
+        assert!(format!("{session:?}").contains("key: SecretKey(…)"));
     }
 }

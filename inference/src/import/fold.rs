@@ -1,6 +1,6 @@
 //! Folding scaler, ranges and classifier into one affine map of [−1, 1]^d, with the errors that this brings.
 
-use super::onnx::Classifier;
+use super::onnx::{Classifier, Scaler};
 use crate::bound::{StatedErrors, power_of_two};
 use crate::description::Feature;
 
@@ -51,9 +51,9 @@ struct Column {
 
 impl Column {
     fn new(classifier: &Classifier, index: usize, feature: &Feature) -> Self {
-        let (mu, s) = match &classifier.scaler {
-            Some(scaler) => (scaler.offset[index], scaler.scale[index]),
-            None => (0.0, 1.0),
+        let (mu, s, dmu, ds) = match &classifier.scaler {
+            Some(Scaler { offset, scale }) => (offset[index], scale[index], ulp32(offset[index]), ulp32(scale[index])),
+            None => (0.0, 1.0, 0.0, 0.0),
         };
         let distance = (feature.low - mu).abs().max((feature.high - mu).abs());
         let slope: Vec<f64> = classifier.coefficients.iter().map(|row| row[index] * s).collect();
@@ -62,7 +62,11 @@ impl Column {
             weights: each(&|slope| slope * feature.half_width()),
             biases: each(&|slope| slope * (feature.centre() - mu)),
             reach: each(&|slope| slope.abs() * distance),
-            export: classifier.coefficients.iter().map(|row| export_of_term(row[index], s, mu, distance)).collect(),
+            export: classifier
+                .coefficients
+                .iter()
+                .map(|row| export_of_term(row[index], (s, ds), distance, dmu))
+                .collect(),
         }
     }
 }
@@ -72,11 +76,10 @@ fn ulp32(value: f64) -> f64 {
     value.abs() * power_of_two(-23) + power_of_two(-149)
 }
 
-/// The most that w·s·(x − μ) moves for |x − μ| ≤ D when w, s and μ move by an ulp of float32 each:
+/// The most that w·s·(x − μ) moves for |x − μ| ≤ D when w moves by δw, s by δs and μ by δμ:
 /// (|w| + δw)(|s| + δs)(D + δμ) − |w||s|D, multiplied out so that nothing cancels.
-fn export_of_term(w: f64, s: f64, mu: f64, distance: f64) -> f64 {
-    let (dw, ds, dmu) = (ulp32(w), ulp32(s), ulp32(mu));
-    let (w, s) = (w.abs(), s.abs());
+fn export_of_term(w: f64, (s, ds): (f64, f64), distance: f64, dmu: f64) -> f64 {
+    let (w, s, dw) = (w.abs(), s.abs(), ulp32(w));
     (dw * s + w * ds + dw * ds) * distance + (w + dw) * (s + ds) * dmu
 }
 
@@ -96,7 +99,6 @@ fn arithmetic_error(classifier: &Classifier, columns: &[Column], class: usize) -
 
 #[cfg(test)]
 mod tests {
-    use super::super::onnx::Scaler;
     use super::*;
     use crate::description::Label;
     use crate::description::tests::feature;

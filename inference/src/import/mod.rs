@@ -1,5 +1,6 @@
 //! From an ONNX file to a bundle, on the model owner's machine.
 
+mod error;
 mod fold;
 mod guard;
 mod onnx;
@@ -7,15 +8,13 @@ mod plan;
 
 use std::fmt;
 
-use thiserror::Error;
-
 use crate::bound::{ErrorLedger, StatedErrors};
-use crate::bundle::{Bundle, BundleError};
-use crate::client::EncryptError;
-use crate::description::{self, Description, DescriptionError, Feature, Link};
+use crate::bundle::Bundle;
+use crate::description::{self, Description, Feature, Link};
 use crate::evaluator::Evaluator;
 use crate::mask::{self, SEED_LEN};
 use crate::parameters::ParameterSet;
+pub use error::ImportError;
 use fold::FoldedModel;
 use onnx::Classifier;
 use plan::Plan;
@@ -101,18 +100,20 @@ impl fmt::Display for ImportReport {
 /// 4. Choose the scales.
 /// 5. Assemble the bundle, which proves the bound, and try it on random rows.
 pub fn import(onnx: &[u8], options: &ImportOptions) -> Result<Imported, ImportError> {
-    let parameters = ParameterSet::N2048TUniform17;
     let classifier = Classifier::read(onnx)?;
-    description::packing(parameters, classifier.features(), classifier.labels.len())?;
+    description::packing(PARAMETERS, classifier.features(), classifier.labels.len())?;
     let features = declare_features(&classifier, options)?;
     features.iter().try_for_each(Feature::check)?;
     let folded = FoldedModel::new(&classifier, &features);
-    let plan = Plan::new(&folded, parameters, options.precision)?;
+    let plan = Plan::new(&folded, PARAMETERS, options.precision)?;
     let bundle = assemble(&classifier, features, plan, folded.errors, options)?;
     let self_check = check_itself(&bundle, &classifier)?;
     let report = ImportReport { precision: options.precision, ledger: *bundle.ledger(), self_check };
     Ok(Imported { bundle, report })
 }
+
+/// The only set so far.
+const PARAMETERS: ParameterSet = ParameterSet::N2048TUniform17;
 
 fn declare_features(classifier: &Classifier, options: &ImportOptions) -> Result<Vec<Feature>, ImportError> {
     let expected = classifier.features();
@@ -158,8 +159,8 @@ fn assemble(
     errors: StatedErrors,
     options: &ImportOptions,
 ) -> Result<Bundle, ImportError> {
-    let parameters = ParameterSet::N2048TUniform17;
     let Plan { model, scale, decimals } = plan;
+    let parameters = PARAMETERS;
     let description = Description::new(description::Fields {
         v: 1,
         link: Link::Softmax,
@@ -222,144 +223,117 @@ fn clear_logit(classifier: &Classifier, class: usize, row: &[f64]) -> f64 {
     products.sum::<f64>() + classifier.intercepts[class]
 }
 
-/// Why a model was not imported.
-#[derive(Clone, Debug, PartialEq, Error)]
-#[non_exhaustive]
-pub enum ImportError {
-    /// Larger than any linear classifier that fits.
-    #[error("the ONNX file has {len} bytes, where at most {max} are read")]
-    TooLarge {
-        /// Its length.
-        len: usize,
-        /// The limit.
-        max: usize,
-    },
-    /// Not an ONNX file.
-    #[error("not an ONNX file: {reason}")]
-    NotOnnx {
-        /// What the reader found.
-        reason: String,
-    },
-    /// A node that no linear classifier has, or not so.
-    #[error("node {node:?} ({op}): {reason}")]
-    UnsupportedNode {
-        /// Its name.
-        node: String,
-        /// Its operator.
-        op: String,
-        /// What is wrong with it.
-        reason: String,
-        /// What to do about it.
-        remedy: String,
-    },
-    /// A graph that is not a linear classifier as a whole.
-    #[error("the graph is not a linear classifier: {reason}")]
-    Graph {
-        /// What is wrong with it.
-        reason: String,
-        /// What to do about it.
-        remedy: String,
-    },
-    /// A parameter that is no number.
-    #[error("number {index} of the {attribute} of {op} is {value}")]
-    NotFinite {
-        /// The node's operator.
-        op: String,
-        /// Which of its attributes.
-        attribute: &'static str,
-        /// Counted from 0.
-        index: usize,
-        /// NaN or an infinity.
-        value: f32,
-    },
-    /// As many ranges or names as there are other columns.
-    #[error("{actual} {what} are given, the model has {expected} columns")]
-    Columns {
-        /// Ranges or names.
-        what: &'static str,
-        /// The model's columns.
-        expected: usize,
-        /// As many as given.
-        actual: usize,
-    },
-    /// Nothing says where the features lie.
-    #[error("the model has no scaler and no ranges are given: nothing says where its features lie")]
-    NoRanges,
-    /// A precision that is no positive number.
-    #[error("a precision of {precision} cannot be kept")]
-    NoPrecision {
-        /// As asked for.
-        precision: f64,
-    },
-    /// No scales keep the promise.
-    #[error("a precision of {asked:e} is out of reach{}", match reachable {
-        Some(precision) => format!("; the smallest that this model reaches with these ranges is {precision:e}"),
-        None => "; this model reaches none with these ranges".into(),
-    })]
-    Precision {
-        /// ε, as asked for.
-        asked: f64,
-        /// The smallest of 1, 2, 5, 10, … × 10^−15 that can be kept, up to a few million.
-        reachable: Option<f64>,
-    },
-    /// The proof says one thing and the trial another: a defect of Cloister.
-    #[error("the self-check found logits {difference:e} apart, the proven bound is {bound:e}")]
-    SelfCheck {
-        /// The largest difference.
-        difference: f64,
-        /// The bound that it exceeds.
-        bound: f64,
-    },
-    /// A name, range or label that cannot be described; or a model too wide.
-    #[error(transparent)]
-    Description(#[from] DescriptionError),
-    /// The integers do not keep the promises of a bundle: a defect of Cloister.
-    #[error(transparent)]
-    Bundle(#[from] BundleError),
-    /// The self-check's rows are not the model's: a defect of Cloister.
-    #[error(transparent)]
-    Encode(#[from] EncryptError),
-}
+#[cfg(test)]
+mod tests {
+    use super::onnx::tests::{bypass, changed, iris};
+    use super::*;
+    use crate::description::DescriptionError;
 
-impl ImportError {
-    /// A stable name for programs.
-    pub fn code(&self) -> &'static str {
-        match self {
-            Self::TooLarge { .. } => "onnx_too_large",
-            Self::NotOnnx { .. } => "not_onnx",
-            Self::UnsupportedNode { .. } => "onnx_node",
-            Self::Graph { .. } => "onnx_graph",
-            Self::NotFinite { .. } => "onnx_not_finite",
-            Self::Columns { .. } => "columns",
-            Self::NoRanges => "no_ranges",
-            Self::NoPrecision { .. } => "no_precision",
-            Self::Precision { .. } => "precision",
-            Self::SelfCheck { .. } => "self_check",
-            Self::Description(error) => error.code(),
-            Self::Bundle(error) => error.code(),
-            Self::Encode(error) => error.code(),
+    fn range(name: &str, low: f64, high: f64) -> FeatureRange {
+        FeatureRange { name: name.into(), low, high }
+    }
+
+    fn ranges() -> Vec<FeatureRange> {
+        vec![range("a", 4.0, 8.0), range("b", 2.0, 4.5), range("c", 1.0, 7.0), range("d", 0.0, 2.5)]
+    }
+
+    fn error(onnx: &[u8], change: impl FnOnce(&mut ImportOptions)) -> ImportError {
+        let mut options = ImportOptions::new("iris", "1");
+        change(&mut options);
+        import(onnx, &options).unwrap_err()
+    }
+
+    #[test]
+    fn ranges_reach_eight_deviations_without_data() {
+        let bundle = import(&iris(), &ImportOptions::new("iris", "1")).unwrap().bundle;
+        let Feature { low, high, name } = &bundle.description().features()[0];
+        assert_eq!(name, "x0");
+        // Iris: the mean of sepal lengths is 5.843, their standard deviation 0.8253.
+        assert!((low - (5.843_33 - 8.0 * 0.8253)).abs() < 1e-3 && (high - (5.843_33 + 8.0 * 0.8253)).abs() < 1e-3);
+    }
+
+    #[test]
+    fn names_come_from_ranges_or_names() {
+        let names = |change: fn(&mut ImportOptions)| {
+            let mut options = ImportOptions::new("iris", "1");
+            change(&mut options);
+            let bundle = import(&iris(), &options).unwrap().bundle;
+            bundle.description().features().iter().map(|feature| feature.name.clone()).collect::<String>()
+        };
+        assert_eq!(names(|_| {}), "x0x1x2x3");
+        assert_eq!(names(|options| options.ranges = Some(ranges())), "abcd");
+        assert_eq!(
+            names(|options| options.feature_names = Some(["e", "f", "g", "h"].map(String::from).into())),
+            "efgh"
+        );
+    }
+
+    #[test]
+    fn a_range_is_widened_by_a_tenth_of_its_span() {
+        assert_eq!(widen(&range("a", 0.0, 10.0)), around("a".into(), 5.0, 6.0));
+        assert_eq!(widen(&range("constant", 50.0, 50.0)), Feature { low: 49.95, high: 50.05, name: "constant".into() });
+        assert_eq!(widen(&range("zero", 0.0, 0.0)), around("zero".into(), 0.0, 1e-3));
+    }
+
+    #[test]
+    fn a_model_without_a_scaler_needs_ranges() {
+        let unscaled = changed(|graph| bypass(graph, "Scaler"));
+        assert_eq!(error(&unscaled, |_| {}), ImportError::NoRanges);
+        let options = ImportOptions { ranges: Some(ranges()), ..ImportOptions::new("iris", "1") };
+        assert!(import(&unscaled, &options).unwrap().report.self_check.largest_difference <= 1e-3);
+    }
+
+    #[test]
+    fn columns_must_match() {
+        let columns = |what, actual| ImportError::Columns { what, expected: 4, actual };
+        assert_eq!(error(&iris(), |options| options.ranges = Some(ranges()[1..].to_vec())), columns("ranges", 3));
+        assert_eq!(error(&iris(), |options| options.feature_names = Some(vec![])), columns("feature names", 0));
+        let nowhere =
+            vec![range("a", f64::NAN, 1.0), range("b", 2.0, 1.0), range("c", 0.0, f64::INFINITY), range("d", 0.0, 1.0)];
+        assert_eq!(error(&iris(), |options| options.ranges = Some(nowhere)).code(), "range");
+        assert_eq!(error(&iris(), |options| options.name = "a b".into()).code(), "identifier");
+    }
+
+    #[test]
+    fn an_endless_range_is_refused() {
+        let flat = changed(|graph| graph.node[0].attribute[1].floats[0] = 0.0);
+        assert_eq!(error(&flat, |_| {}).code(), "range");
+    }
+
+    #[test]
+    fn a_model_too_wide_is_refused_with_the_numbers() {
+        let wide = changed(|graph| {
+            bypass(graph, "Scaler");
+            graph.input[0].r#type.as_mut().unwrap().tensor_type.as_mut().unwrap().shape = None;
+            let coefficients = graph.node[0].attribute.iter_mut().find(|a| a.name.as_deref() == Some("coefficients"));
+            coefficients.unwrap().floats = vec![1.0; 700 * 3];
+        });
+        assert_eq!(
+            error(&wide, |_| {}),
+            DescriptionError::TooWide { features: 700, classes: 3, available: 2048 }.into()
+        );
+    }
+
+    #[test]
+    fn rows_of_the_self_check_reach_all_of_their_ranges() {
+        let features =
+            [Feature { low: -1.0, high: 3.0, name: "a".into() }, Feature { low: 0.0, high: 1e-3, name: "b".into() }];
+        let rows = random_rows(&features, [9; 48]);
+        assert_eq!(rows.len(), SELF_CHECK_ROWS);
+        for (index, Feature { low, high, .. }) in features.iter().enumerate() {
+            let values = || rows.iter().map(|row| row[index]);
+            assert!(values().all(|value| (low..=high).contains(&&value)));
+            assert!(values().any(|value| value == *low) && values().any(|value| value == *high));
         }
     }
 
-    /// What a person does about it.
-    pub fn remedy(&self) -> String {
-        match self {
-            Self::UnsupportedNode { remedy, .. } | Self::Graph { remedy, .. } => remedy.clone(),
-            Self::TooLarge { .. } | Self::NotOnnx { .. } => "give the .onnx file of a linear classifier".into(),
-            Self::NotFinite { .. } => {
-                "train the model again; some of its numbers are missing or have overflowed".into()
-            }
-            Self::Columns { expected, .. } => format!("give {expected}, in the order of the training data's columns"),
-            Self::NoRanges => "give training data for the ranges, or put a StandardScaler before the classifier".into(),
-            Self::NoPrecision { .. } => "ask for a positive number such as 0.001".into(),
-            Self::Precision { reachable: Some(precision), .. } => {
-                format!("ask for a precision of {precision:e}, or declare narrower ranges by giving data")
-            }
-            Self::Precision { reachable: None, .. } => "declare narrower ranges by giving data".into(),
-            Self::SelfCheck { .. } | Self::Bundle(_) | Self::Encode(_) => {
-                "report this with the ONNX file; it is a defect of Cloister".into()
-            }
-            Self::Description(error) => error.remedy(),
-        }
+    /// The self-check is no formality: it finds a model that is not the file's.
+    #[test]
+    fn the_self_check_refuses_another_model() {
+        let bundle = import(&iris(), &ImportOptions::new("iris", "1")).unwrap().bundle;
+        let mut other = Classifier::read(&iris()).unwrap();
+        assert!(check_itself(&bundle, &other).is_ok());
+        other.intercepts[1] += 2e-3;
+        assert_eq!(check_itself(&bundle, &other).unwrap_err().code(), "self_check");
     }
 }

@@ -299,3 +299,222 @@ fn check_cast(node: &NodeProto, labels: &[Label]) -> Result<(), ImportError> {
         false => Err(refused(node, format!("it changes the type of the labels, which are {expected}"))),
     }
 }
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+
+    /// The Iris model as skl2onnx wrote it: Scaler, LinearClassifier, Identity, Normalizer, ZipMap.
+    pub(crate) fn iris() -> Vec<u8> {
+        std::fs::read(concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/data/iris/iris.onnx")).unwrap()
+    }
+
+    /// The Iris model with one thing changed.
+    pub(crate) fn changed(change: impl FnOnce(&mut GraphProto)) -> Vec<u8> {
+        let mut model = ModelProto::parse_buf(&iris()).unwrap();
+        change(model.graph.as_mut().unwrap());
+        model.write_buf().unwrap()
+    }
+
+    fn node<'a>(graph: &'a mut GraphProto, op: &str) -> &'a mut NodeProto {
+        graph.node.iter_mut().find(|node| super::op(node) == op).unwrap()
+    }
+
+    fn attribute<'a>(graph: &'a mut GraphProto, op: &str, name: &str) -> &'a mut AttributeProto {
+        let attributes = &mut node(graph, op).attribute;
+        attributes.iter_mut().find(|attribute| attribute.name.as_deref() == Some(name)).unwrap()
+    }
+
+    /// Takes a node out and joins its input to whoever read its output.
+    pub(crate) fn bypass(graph: &mut GraphProto, op: &str) {
+        let NodeProto { input, output, .. } = node(graph, op).clone();
+        graph.node.retain(|node| super::op(node) != op);
+        for name in graph.node.iter_mut().flat_map(|node| &mut node.input) {
+            if *name == output[0] {
+                name.clone_from(&input[0]);
+            }
+        }
+        for name in graph.output.iter_mut().filter_map(|output| output.name.as_mut()) {
+            if *name == output[0] {
+                name.clone_from(&input[0]);
+            }
+        }
+    }
+
+    fn refusal(change: impl FnOnce(&mut GraphProto)) -> (String, String, String) {
+        match Classifier::read(&changed(change)).unwrap_err() {
+            ImportError::UnsupportedNode { node, op, reason, remedy } if !remedy.is_empty() => (node, op, reason),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn graph_reason(change: impl FnOnce(&mut GraphProto)) -> String {
+        match Classifier::read(&changed(change)).unwrap_err() {
+            ImportError::Graph { reason, remedy } if !remedy.is_empty() => reason,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn the_file_is_read_as_it_is() {
+        let classifier = Classifier::read(&iris()).unwrap();
+        assert_eq!(classifier.labels, ["setosa", "versicolor", "virginica"].map(|text| Label::Text(text.into())));
+        assert_eq!((classifier.features(), classifier.coefficients.len()), (4, 3));
+        assert_eq!(classifier.intercepts[0], f64::from(-0.204_638_97_f32));
+        assert_eq!(classifier.coefficients[2][3], f64::from(2.639_275_6_f32));
+        assert_eq!(classifier.scaler.unwrap().scale[0], f64::from(1.211_678_7_f32));
+    }
+
+    #[test]
+    fn what_other_options_write_is_read_too() {
+        let read = |change: fn(&mut GraphProto)| Classifier::read(&changed(change)).unwrap();
+        let coefficients = Classifier::read(&iris()).unwrap().coefficients;
+        assert!(read(|graph| bypass(graph, "Scaler")).scaler.is_none());
+        let without_zip_map = read(|graph| {
+            bypass(graph, "ZipMap");
+            bypass(graph, "Identity");
+        });
+        assert_eq!(without_zip_map.coefficients, coefficients);
+        assert_eq!(read(|graph| bypass(graph, "Normalizer")).coefficients, coefficients);
+        let without_width = read(|graph| {
+            let tensor = graph.input[0].r#type.as_mut().unwrap().tensor_type.as_mut().unwrap();
+            tensor.shape = None;
+        });
+        assert_eq!(without_width.coefficients, coefficients);
+    }
+
+    #[test]
+    fn integer_labels_are_read() {
+        let integers = |attribute: &mut AttributeProto, name: &str| {
+            attribute.name = Some(name.into());
+            attribute.strings.clear();
+            attribute.ints = vec![-1, 0, 7];
+        };
+        let bytes = changed(|graph| {
+            integers(attribute(graph, "LinearClassifier", "classlabels_strings"), "classlabels_ints");
+            integers(attribute(graph, "ZipMap", "classlabels_strings"), "classlabels_int64s");
+            let label = node(graph, "Identity");
+            label.op_type = Some("Cast".into());
+            label.attribute = vec![AttributeProto { name: Some("to".into()), i: Some(7), ..Default::default() }];
+        });
+        assert_eq!(Classifier::read(&bytes).unwrap().labels, [-1, 0, 7].map(Label::Integer));
+    }
+
+    #[test]
+    fn repeated_opset_entries_are_tolerated() {
+        let mut model = ModelProto::parse_buf(&iris()).unwrap();
+        model.opset_import.extend(ModelProto::parse_buf(&iris()).unwrap().opset_import);
+        assert!(Classifier::read(&model.write_buf().unwrap()).is_ok());
+    }
+
+    #[test]
+    fn other_operators_are_refused_by_name() {
+        let (name, op, reason) = refusal(|graph| node(graph, "Scaler").op_type = Some("Sub".into()));
+        assert_eq!((name.as_str(), op.as_str()), ("Scaler", "Sub"));
+        assert_eq!(reason, "no linear classifier has this operator");
+        for (op, domain) in [("TreeEnsembleClassifier", "ai.onnx.ml"), ("Scaler", "com.example"), ("ZipMap", "")] {
+            let change = |graph: &mut GraphProto| {
+                graph.node[0].op_type = Some(op.into());
+                graph.node[0].domain = Some(domain.into());
+            };
+            assert_eq!(refusal(change).1, op);
+        }
+        let other = Classifier::read(&changed(|graph| node(graph, "Scaler").op_type = Some("MatMul".into())));
+        assert!(other.unwrap_err().remedy().contains("FloatTensorType"));
+    }
+
+    #[test]
+    fn nodes_out_of_place_are_refused() {
+        let misplaced = "it is not where a linear classifier has it";
+        let twice = refusal(|graph| graph.node.push(graph.node[0].clone()));
+        assert_eq!((twice.1.as_str(), twice.2.as_str()), ("Scaler", misplaced));
+        assert_eq!(refusal(|graph| node(graph, "ZipMap").input = vec!["X".into()]).2, misplaced);
+        assert_eq!(refusal(|graph| node(graph, "Normalizer").input.push("X".into())).2, misplaced);
+        assert_eq!(refusal(|graph| node(graph, "Scaler").output.clear()).2, "it has no output");
+        let outputs = refusal(|graph| node(graph, "LinearClassifier").output.truncate(1));
+        assert_eq!(outputs.2, "it has not two outputs, label and scores");
+        let unread = |graph: &mut GraphProto| node(graph, "LinearClassifier").input = vec!["nothing".into()];
+        assert_eq!(graph_reason(unread), "no LinearClassifier reads \"variable\"");
+    }
+
+    #[test]
+    fn other_inputs_and_outputs_are_refused() {
+        assert_eq!(graph_reason(|graph| graph.input.push(graph.input[0].clone())), "it has 2 inputs, not one");
+        let double = |graph: &mut GraphProto| {
+            let tensor = graph.input[0].r#type.as_mut().unwrap().tensor_type.as_mut().unwrap();
+            tensor.elem_type = Some(DataType::DOUBLE);
+        };
+        assert_eq!(graph_reason(double), "its input is of type DOUBLE, not FLOAT");
+        let wide = |graph: &mut GraphProto| {
+            let tensor = graph.input[0].r#type.as_mut().unwrap().tensor_type.as_mut().unwrap();
+            tensor.shape.as_mut().unwrap().dim[1].dim_value = Some(5);
+        };
+        assert_eq!(graph_reason(wide), "its input has 5 columns, its classifier 4");
+        let more = |graph: &mut GraphProto| graph.output[0].name = Some("variable".into());
+        assert_eq!(graph_reason(more), "it has an output \"variable\" besides label and probabilities");
+    }
+
+    #[test]
+    fn attributes_must_be_those_of_a_multinomial_regression() {
+        let reason = |change: fn(&mut GraphProto)| refusal(change).2;
+        let logistic =
+            reason(|graph| attribute(graph, "LinearClassifier", "post_transform").s = Some("LOGISTIC".into()));
+        assert_eq!(logistic, "its scores go through LOGISTIC, where only SOFTMAX is supported");
+        let fewer = reason(|graph| attribute(graph, "LinearClassifier", "coefficients").floats.truncate(11));
+        assert_eq!(fewer, "its coefficients are 11, where 9 are needed");
+        let none = reason(|graph| attribute(graph, "LinearClassifier", "coefficients").floats.clear());
+        assert_eq!(none, "it has fewer coefficients than classes");
+        let one_label = reason(|graph| attribute(graph, "LinearClassifier", "classlabels_strings").strings.truncate(1));
+        assert_eq!(one_label, "it has 1 class labels");
+        let scaler = reason(|graph| attribute(graph, "Scaler", "offset").floats.truncate(1));
+        assert_eq!(scaler, "its offset are 1, where 4 are needed");
+        let repeated = reason(|graph| {
+            let again = graph.node[0].attribute[0].clone();
+            graph.node[0].attribute.push(again);
+        });
+        assert_eq!(repeated, "unexpected or repeated attribute \"offset\"");
+        assert_eq!(
+            reason(|graph| attribute(graph, "Normalizer", "norm").s = Some("MAX".into())),
+            "its norm is \"MAX\", where L1 is expected"
+        );
+        let labels = reason(|graph| attribute(graph, "ZipMap", "classlabels_strings").strings.swap(0, 1));
+        assert_eq!(labels, "its labels are not the classifier's");
+    }
+
+    #[test]
+    fn parameters_must_be_numbers() {
+        for (op, name) in
+            [("Scaler", "scale"), ("LinearClassifier", "coefficients"), ("LinearClassifier", "intercepts")]
+        {
+            for value in [f32::NAN, f32::INFINITY] {
+                let bytes = changed(|graph| attribute(graph, op, name).floats[2] = value);
+                let error = Classifier::read(&bytes).unwrap_err();
+                assert!(
+                    matches!(&error, ImportError::NotFinite { op: o, attribute: a, index: 2, .. } if o == op && *a == name),
+                    "{error}"
+                );
+            }
+        }
+    }
+
+    /// What follows the graph in the file: two opset entries, which are not looked at.
+    const OPSETS: usize = 22;
+
+    #[test]
+    fn no_bytes_make_it_panic() {
+        let bytes = iris();
+        for len in 0..bytes.len() - OPSETS {
+            assert_eq!(Classifier::read(&bytes[..len]).unwrap_err().code(), "not_onnx", "{len} bytes");
+        }
+        for bit in 0..bytes.len() * 8 {
+            let mut flipped = bytes.clone();
+            flipped[bit / 8] ^= 1 << (bit % 8);
+            if let Err(error) = Classifier::read(&flipped) {
+                assert!(!error.code().is_empty() && !error.remedy().is_empty());
+            }
+        }
+        assert_eq!(Classifier::read(&vec![0; MAX_LEN + 1]).unwrap_err().code(), "onnx_too_large");
+        assert_eq!(Classifier::read(b"solver = lbfgs\n").unwrap_err().code(), "not_onnx");
+        assert_eq!(Classifier::read(&[]).unwrap_err().code(), "not_onnx");
+    }
+}

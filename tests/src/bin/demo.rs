@@ -64,9 +64,9 @@ impl Story {
 
 const BANNER: &str = "\
 +----------------------------------------------------------------------+
-|  SIMULATED: no Nitro Enclave is involved. Every byte takes the real   |
-|  path, but the documents are signed by an authority made for this     |
-|  run, so they prove nothing about hardware.                           |
+|  SIMULATED: no Nitro Enclave is involved. Every byte takes the real  |
+|  path, but the documents are signed by an authority made for this    |
+|  run, so they prove nothing about hardware.                          |
 +----------------------------------------------------------------------+";
 
 async fn demo(story: &Story) -> anyhow::Result<Value> {
@@ -85,7 +85,7 @@ async fn demo(story: &Story) -> anyhow::Result<Value> {
         bundle.version(),
         description.features().len(),
         description.labels().len(),
-        report.self_check
+        report.self_check.largest_difference
     ));
     story.say(format!("   proven bound: every decrypted logit within {:.3e} of the model's", description.bound()));
 
@@ -149,7 +149,8 @@ async fn demo(story: &Story) -> anyhow::Result<Value> {
     story.chapter("5. Attacks, refused before any data was sent");
     let refused = attacks(&world, &policy, &bundle).await?;
     for (attack, error) in &refused {
-        story.say(format!("   {attack:<42} {}\n      {error}", error.code()));
+        let indented = error.to_string().replace('\n', "\n     ");
+        story.say(format!("   {attack:<42} {}\n      {indented}", error.code()));
     }
     story.say(format!("\n{BANNER}"));
 

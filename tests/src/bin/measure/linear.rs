@@ -4,7 +4,7 @@ use cloister_e2e::{
     hostile,
     iris::{self, Agreement, Iris},
 };
-use cloister_inference::{Bundle, Evaluator, Scratch, Session};
+use cloister_inference::{Bundle, Evaluator, Prediction, Scratch, Session};
 
 use crate::{Figure, median, microseconds};
 
@@ -24,7 +24,12 @@ pub(crate) fn measure() -> anyhow::Result<Vec<Figure>> {
     let request = session.encrypt(&data.rows)?;
     let reply = Evaluator::new(&bundle).evaluate(request.bytes(), &mut Scratch::default())?;
     let bound = bundle.description().bound();
-    let agreement = Agreement::of(&session.decrypt(&request, &reply)?, &data, bound);
+    let predictions: Vec<Prediction> = session
+        .decrypt(&request, &reply)?
+        .into_iter()
+        .map(|logits| Prediction::new(bundle.description(), logits))
+        .collect();
+    let agreement = Agreement::of(&predictions, &data, bound);
 
     let figure = |id, value, unit| Figure { id, value, unit };
     Ok(vec![

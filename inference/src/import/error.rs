@@ -1,0 +1,149 @@
+//! What can go wrong in an import.
+
+use thiserror::Error;
+
+use crate::bundle::BundleError;
+use crate::client::EncryptError;
+use crate::description::DescriptionError;
+
+/// Why a model was not imported.
+#[derive(Clone, Debug, PartialEq, Error)]
+#[non_exhaustive]
+pub enum ImportError {
+    /// Larger than any linear classifier that fits.
+    #[error("the ONNX file has {len} bytes, where at most {max} are read")]
+    TooLarge {
+        /// Its length.
+        len: usize,
+        /// The limit.
+        max: usize,
+    },
+    /// Not an ONNX file.
+    #[error("not an ONNX file: {reason}")]
+    NotOnnx {
+        /// What the reader found.
+        reason: String,
+    },
+    /// A node that no linear classifier has, or not so.
+    #[error("node {node:?} ({op}): {reason}")]
+    UnsupportedNode {
+        /// Its name.
+        node: String,
+        /// Its operator.
+        op: String,
+        /// What is wrong with it.
+        reason: String,
+        /// What to do about it.
+        remedy: String,
+    },
+    /// A graph that is not a linear classifier as a whole.
+    #[error("the graph is not a linear classifier: {reason}")]
+    Graph {
+        /// What is wrong with it.
+        reason: String,
+        /// What to do about it.
+        remedy: String,
+    },
+    /// A parameter that is no number.
+    #[error("number {index} of the {attribute} of {op} is {value}")]
+    NotFinite {
+        /// The node's operator.
+        op: String,
+        /// Which of its attributes.
+        attribute: &'static str,
+        /// Counted from 0.
+        index: usize,
+        /// NaN or an infinity.
+        value: f32,
+    },
+    /// As many ranges or names as there are other columns.
+    #[error("{actual} {what} are given, the model has {expected} columns")]
+    Columns {
+        /// Ranges or names.
+        what: &'static str,
+        /// The model's columns.
+        expected: usize,
+        /// As many as given.
+        actual: usize,
+    },
+    /// Nothing says where the features lie.
+    #[error("the model has no scaler and no ranges are given: nothing says where its features lie")]
+    NoRanges,
+    /// A precision that is no positive number.
+    #[error("a precision of {precision} cannot be kept")]
+    NoPrecision {
+        /// As asked for.
+        precision: f64,
+    },
+    /// No scales keep the promise.
+    #[error("a precision of {asked:e} is out of reach{}", match reachable {
+        Some(precision) => format!("; the smallest that this model reaches with these ranges is {precision:e}"),
+        None => "; this model reaches none with these ranges".into(),
+    })]
+    Precision {
+        /// ε, as asked for.
+        asked: f64,
+        /// The smallest of 1, 2, 5, 10, … × 10^−15 that can be kept, up to a few million.
+        reachable: Option<f64>,
+    },
+    /// The proof says one thing and the trial another: a defect of Cloister.
+    #[error("the self-check found logits {difference:e} apart, the proven bound is {bound:e}")]
+    SelfCheck {
+        /// The largest difference.
+        difference: f64,
+        /// The bound that it exceeds.
+        bound: f64,
+    },
+    /// A name, range or label that cannot be described; or a model too wide.
+    #[error(transparent)]
+    Description(#[from] DescriptionError),
+    /// The integers do not keep the promises of a bundle: a defect of Cloister.
+    #[error(transparent)]
+    Bundle(#[from] BundleError),
+    /// The self-check's rows are not the model's: a defect of Cloister.
+    #[error(transparent)]
+    Encode(#[from] EncryptError),
+}
+
+impl ImportError {
+    /// A stable name for programs.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::TooLarge { .. } => "onnx_too_large",
+            Self::NotOnnx { .. } => "not_onnx",
+            Self::UnsupportedNode { .. } => "onnx_node",
+            Self::Graph { .. } => "onnx_graph",
+            Self::NotFinite { .. } => "onnx_not_finite",
+            Self::Columns { .. } => "columns",
+            Self::NoRanges => "no_ranges",
+            Self::NoPrecision { .. } => "no_precision",
+            Self::Precision { .. } => "precision",
+            Self::SelfCheck { .. } => "self_check",
+            Self::Description(error) => error.code(),
+            Self::Bundle(error) => error.code(),
+            Self::Encode(error) => error.code(),
+        }
+    }
+
+    /// What a person does about it.
+    pub fn remedy(&self) -> String {
+        match self {
+            Self::UnsupportedNode { remedy, .. } | Self::Graph { remedy, .. } => remedy.clone(),
+            Self::TooLarge { .. } | Self::NotOnnx { .. } => "give the .onnx file of a linear classifier".into(),
+            Self::NotFinite { .. } => {
+                "train the model again; some of its numbers are missing or have overflowed".into()
+            }
+            Self::Columns { expected, .. } => format!("give {expected}, in the order of the training data's columns"),
+            Self::NoRanges => "give training data for the ranges, or put a StandardScaler before the classifier".into(),
+            Self::NoPrecision { .. } => "ask for a positive number such as 0.001".into(),
+            Self::Precision { reachable: Some(precision), .. } => {
+                format!("ask for a precision of {precision:e}, or declare narrower ranges by giving data")
+            }
+            Self::Precision { reachable: None, .. } => "declare narrower ranges by giving data".into(),
+            Self::SelfCheck { .. } | Self::Bundle(_) | Self::Encode(_) => {
+                "report this with the ONNX file; it is a defect of Cloister".into()
+            }
+            Self::Description(error) => error.remedy(),
+        }
+    }
+}
