@@ -6,7 +6,7 @@ use aws_lc_rs::signature::{ECDSA_P384_SHA384_FIXED, UnparsedPublicKey};
 
 use crate::{
     Challenge, FreshDocument, Pcrs, Policy, Presentation, Root, Step, StepReport, Timestamp, VerificationError,
-    certificates::{self, Names},
+    certificates::{self, Leaf},
     chain,
     cose::{ES384, Sign1},
     payload::Payload,
@@ -108,7 +108,7 @@ impl UnverifiedDocument {
         let Self { bytes, sign1, payload, mut steps } = self;
 
         // 4. Certificates
-        let Names { region, leaf_key } = certificates::check(&payload, root)?;
+        let Leaf { region, key } = certificates::check(&payload, root)?;
         steps.push(StepReport::new(Step::Certificates, format!("root {}, region {region}", described(root))));
 
         // 5. Chain, at the document's own time; step 7 ties that time to the clock
@@ -116,7 +116,7 @@ impl UnverifiedDocument {
         steps.push(StepReport::new(Step::Chain, format!("valid at {}", payload.timestamp)));
 
         // 6. Signature
-        UnparsedPublicKey::new(&ECDSA_P384_SHA384_FIXED, &leaf_key)
+        UnparsedPublicKey::new(&ECDSA_P384_SHA384_FIXED, &key)
             .verify(&sign1.signed, &sign1.signature)
             .map_err(|_| VerificationError::Signature)?;
         steps.push(StepReport::new(Step::Signature, "by the leaf's key"));

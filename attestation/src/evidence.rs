@@ -157,13 +157,6 @@ impl ArchivedEnclave {
         Ok(receipt)
     }
 
-    /// Requires that the enclave served the bundle of `receipt`, under a name for which `policy` accepts it.
-    fn check_model(&self, receipt: &Receipt, policy: &Policy) -> Result<(), EvidenceModelError> {
-        let model = self.manifest.models.iter().find(|model| model.bundle == receipt.bundle);
-        let model = model.ok_or(EvidenceModelError::NotServed { bundle: receipt.bundle })?;
-        Ok(policy.accepted_models().check(&model.name, model.bundle)?)
-    }
-
     /// The release of the policy that the enclave ran.
     pub fn release(&self) -> &str {
         &self.release
@@ -239,29 +232,22 @@ pub enum EvidenceError {
         /// Why.
         source: ReceiptError,
     },
-    /// A receipt is by a model that is not accepted.
+    /// A receipt is by a model that the enclave did not serve.
+    #[error("receipt {index}: the enclave served no model with the bundle {bundle}")]
+    UnknownBundle {
+        /// Its place, from 0.
+        index: usize,
+        /// The digest in the receipt.
+        bundle: Sha384,
+    },
+    /// A receipt is by a model that the policy does not accept.
     #[error("receipt {index}: {source}")]
     Model {
         /// Its place, from 0.
         index: usize,
         /// Why.
-        source: EvidenceModelError,
+        source: Box<ModelError>,
     },
-}
-
-/// The model of a receipt is not accepted.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum EvidenceModelError {
-    /// The enclave's manifest has no such bundle.
-    #[error("the enclave served no model with the bundle {bundle}")]
-    NotServed {
-        /// The digest in the receipt.
-        bundle: Sha384,
-    },
-    /// The policy does not accept it.
-    #[error(transparent)]
-    Policy(#[from] ModelError),
 }
 
 impl EvidenceError {
@@ -273,8 +259,8 @@ impl EvidenceError {
             Self::ManifestMismatch { .. } => "manifest_mismatch",
             Self::NoReceipts => "no_receipts",
             Self::Receipt { source, .. } => source.code(),
-            Self::Model { source: EvidenceModelError::NotServed { .. }, .. } => "bundle_mismatch",
-            Self::Model { source: EvidenceModelError::Policy(error), .. } => error.code(),
+            Self::UnknownBundle { .. } => "bundle_mismatch",
+            Self::Model { source, .. } => source.code(),
         }
     }
 
@@ -282,10 +268,10 @@ impl EvidenceError {
     pub fn remedy(&self) -> String {
         match self {
             Self::Document(error) => error.remedy(),
-            Self::Model { source: EvidenceModelError::Policy(error), .. } => error.remedy(),
+            Self::Model { source, .. } => source.remedy(),
             Self::NoReceipts => "Ask for evidence of an answer; this file shows none.".to_owned(),
             Self::Format(FormatError::Newer { .. }) => "Update Cloister on this machine.".to_owned(),
-            Self::Format(_) | Self::ManifestMismatch { .. } | Self::Receipt { .. } | Self::Model { .. } => {
+            Self::Format(_) | Self::ManifestMismatch { .. } | Self::Receipt { .. } | Self::UnknownBundle { .. } => {
                 "Do not rely on this file: it was changed, or put together from different sessions. Ask its sender for the \
                  original."
                     .to_owned()

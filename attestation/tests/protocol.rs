@@ -260,38 +260,44 @@ mod policies {
         assert_eq!(world.verify().unwrap_err(), VerificationError::ReleaseEnded { release, document, not_after });
     }
 
-    #[test]
-    fn pins() {
-        let Identity { pcrs, region, .. } = World::new().nsm.identity().clone();
-        let world = || {
-            let mut world = World::new();
-            let Identity { pcrs, region, .. } = world.nsm.identity();
-            let (pcr3, pcr4, pcr8) = (Some(pcrs[&3]), Some(pcrs[&4]), Some(pcrs[&8]));
-            let (module_id, region) = (Some(world.nsm.module_id().to_owned()), Some(region.clone()));
-            world.policy = world.policy.with_pins(Pins { pcr3, pcr4, pcr8, module_id, region });
-            world
+    /// A world whose policy pins everything about its enclave.
+    fn pinned(change: impl FnOnce(&mut Pins)) -> World {
+        let mut world = World::new();
+        let Identity { pcrs, region, .. } = world.nsm.identity();
+        let mut pins = Pins {
+            pcr3: Some(pcrs[&3]),
+            pcr4: Some(pcrs[&4]),
+            pcr8: Some(pcrs[&8]),
+            module_id: Some(world.nsm.module_id().to_owned()),
+            region: Some(region.clone()),
         };
-        world().verify().unwrap();
+        change(&mut pins);
+        world.policy = world.policy.with_pins(pins);
+        world
+    }
 
-        let refused = |change: &dyn Fn(&mut Pins)| {
-            let mut world = world();
-            let mut pins = world.policy.pins().clone();
-            change(&mut pins);
-            world.policy = world.policy.with_pins(pins);
-            world.verify().unwrap_err()
-        };
-        let pcr = |change| match refused(change) {
+    fn pinned_pcr(change: impl FnOnce(&mut Pins)) -> u8 {
+        match pinned(change).verify().unwrap_err() {
             VerificationError::PinnedPcrMismatch { index, .. } => index,
             other => panic!("{other}"),
-        };
-        assert_eq!(pcr(&|pins| pins.pcr3 = Some([1; 48])), 3);
-        assert_eq!(pcr(&|pins| pins.pcr4 = Some(pcrs[&4])), 4, "another instance");
-        assert_eq!(pcr(&|pins| pins.pcr8 = Some([1; 48])), 8);
-        let error = refused(&|pins| pins.module_id = Some("i-1-enc2".to_owned()));
-        assert!(matches!(error, VerificationError::PinnedModuleIdMismatch { .. }), "{error}");
-        let error = refused(&|pins| pins.region = Some("eu-west-1".to_owned()));
-        let (expected, actual) = ("eu-west-1".to_owned(), region.clone());
-        assert_eq!(error, VerificationError::PinnedRegionMismatch { expected, actual });
+        }
+    }
+
+    #[test]
+    fn an_enclave_that_is_pinned_and_others() {
+        pinned(|_| ()).verify().unwrap();
+        assert_eq!(pinned_pcr(|pins| pins.pcr3 = Some([1; 48])), 3);
+        assert_eq!(pinned_pcr(|pins| pins.pcr4 = Some([1; 48])), 4);
+        assert_eq!(pinned_pcr(|pins| pins.pcr8 = Some([1; 48])), 8);
+
+        let other = || "another".to_owned();
+        let world = pinned(|pins| pins.module_id = Some(other()));
+        let (expected, actual) = (other(), world.nsm.module_id().to_owned());
+        let refused = world.verify().unwrap_err();
+        assert_eq!(refused, VerificationError::PinnedModuleIdMismatch { expected, actual });
+        let world = pinned(|pins| pins.region = Some(other()));
+        let (expected, actual) = (other(), world.nsm.identity().region.clone());
+        assert_eq!(world.verify().unwrap_err(), VerificationError::PinnedRegionMismatch { expected, actual });
     }
 
     #[test]

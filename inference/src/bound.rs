@@ -1,10 +1,11 @@
 //! The error ledger: how far a published logit may be from scikit-learn's, and why decryption cannot fail.
 //!
-//! Every term is a worst case, none a likelihood. The noise is TUniform and so bounded; roundings are bounded by nature.
+//! Every term is a worst case, none a likelihood. The noise is TUniform and so bounded; roundings are bounded by
+//! nature.
 //!
-//! Notation: N is the ring's degree, M = 2^m the scale of features, dw = 2^−w that of weights, b the bits of a coefficient in
-//! the reply; ω and B are the integer weights and biases, ‖ω‖₁ the sum over *all* of them, because every output adds up
-//! encryptions under every weight. An integer logit L stands for L·2^−(m+w).
+//! Notation: N is the ring's degree, M = 2^m the scale of features, dw = 2^−w that of weights, b the bits of a
+//! coefficient in the reply; ω and B are the integer weights and biases, ‖ω‖₁ the sum over *all* of them, because every
+//! output adds up encryptions under every weight. An integer logit L stands for L·2^−(m+w).
 
 use std::fmt;
 
@@ -76,7 +77,8 @@ fn norm(row: &[i64]) -> u128 {
     row.iter().map(|weight| u128::from(weight.unsigned_abs())).sum()
 }
 
-/// (N + 1)·2^(63−b): the reply's roundings of the mask, which a binary secret can add up N times, and of the output itself.
+/// (N + 1)·2^(63−b): the reply's roundings of the mask, which a binary secret can add up N times, and of the output
+/// itself.
 pub(crate) fn switch_error(bits: u32, parameters: ParameterSet) -> u128 {
     (parameters.polynomial_size().0 as u128 + 1) << (63 - bits)
 }

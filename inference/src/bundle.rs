@@ -11,9 +11,9 @@ use crate::parameters::ParameterSet;
 
 /// A model, identified by the SHA-384 of its file.
 ///
-/// A value of this type keeps what it promises: every condition is checked by whatever makes one, loading included. Only the
-/// two error terms that stem from the original model, `export` and `arithmetic`, are taken from the file; the other terms
-/// are computed again from its integers.
+/// A value of this type keeps what it promises: every condition is checked by whatever makes one, loading included.
+/// Only the two error terms that stem from the original model, `export` and `arithmetic`, are taken from the file; the
+/// other terms are computed again from its integers.
 #[derive(Clone, PartialEq)]
 pub struct Bundle {
     description: Description,

@@ -1,8 +1,8 @@
 //! Deterministic CBOR (RFC 8949, section 4.2.1), read strictly.
 //!
-//! One rule does it all: what is read must write back to the same bytes. That leaves no room for another order of keys, long
-//! forms, indefinite lengths, tags, duplicates or anything after the end. Structures list their fields in the order that
-//! section asks for: shorter names first, then alphabetical.
+//! One rule does it all: what is read must write back to the same bytes. That leaves no room for another order of keys,
+//! long forms, indefinite lengths, tags, duplicates or anything after the end. Structures list their fields in the
+//! order that section asks for: shorter names first, then alphabetical.
 
 use ciborium::de;
 use serde::de::DeserializeOwned;

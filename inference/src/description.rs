@@ -16,7 +16,8 @@ use crate::parameters::ParameterSet;
 
 /// The public half of a bundle, identified by its SHA-384.
 ///
-/// The scales, the bound and the largest logit are sums over the whole model, which any client could read off a few answers.
+/// The scales, the bound and the largest logit are sums over the whole model, which any client could read off a few
+/// answers.
 #[derive(Clone, PartialEq)]
 pub struct Description {
     fields: Fields,

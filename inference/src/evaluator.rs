@@ -1,6 +1,7 @@
 //! The evaluation: request bytes in, reply bytes out, nothing learned.
 //!
-//! It protects the client's data, not the model: whoever gets enough logits, or studies their noise, can solve for the weights.
+//! It protects the client's data, not the model: whoever gets enough logits, or studies their noise, can solve for the
+//! weights.
 
 use thiserror::Error;
 
@@ -81,7 +82,8 @@ impl Evaluator {
         }
     }
 
-    /// W·p + B on the outputs, for the polynomial p whose window this is: the same code for a body and for plain integers.
+    /// W·p + B on the outputs, for the polynomial p whose window this is: the same code for a body and for plain
+    /// integers.
     fn logits(&self, window: &[u64], rows: usize, logits: &mut Vec<u64>) {
         logits.resize(self.packing.logits(rows), 0);
         for (row, logits) in logits.chunks_exact_mut(self.packing.classes()).enumerate() {
@@ -112,8 +114,8 @@ impl std::fmt::Debug for Evaluator {
 /// The oracle: the evaluation on plain integers.
 #[cfg(feature = "client")]
 impl Evaluator {
-    /// The integer logits of rows as [`Description::encode`](crate::Description::encode) makes them, by the very code that
-    /// evaluates ciphertexts.
+    /// The integer logits of rows as [`Description::encode`](crate::Description::encode) makes them, by the very code
+    /// that evaluates ciphertexts.
     pub fn evaluate_clear(&self, rows: &[impl AsRef<[i64]>]) -> Vec<Vec<i64>> {
         let mut window = vec![0; self.packing.window(rows.len())];
         for (r, row) in rows.iter().enumerate() {

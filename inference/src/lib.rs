@@ -1,8 +1,8 @@
 //! Encrypted linear models: exact to a proven bound, without an evaluation key, in microseconds.
 //!
-//! A client encrypts rows of features under a key of its own; an evaluator computes every class's logit on the ciphertext;
-//! the client decrypts, and gets logits that differ from the original float64 model by at most a bound that was proven when
-//! the model was imported. Decryption never fails.
+//! A client encrypts rows of features under a key of its own; an evaluator computes every class's logit on the
+//! ciphertext; the client decrypts, and gets logits that differ from the original float64 model by at most a bound that
+//! was proven when the model was imported. Decryption never fails.
 //!
 //! # The paved path
 //!

@@ -1,9 +1,9 @@
 //! A ciphertext's mask from a seed.
 //!
-//! The mask a of a GLWE ciphertext (a, a·S + e + m) is uniform and public. So it may be the output of a public function of a
-//! seed that the sender chose uniformly: whoever tells the pair from one with a truly uniform mask tells the function's
-//! output from random. Kyber-90s expands its matrix with AES-256-CTR from a public seed, and tfhe-rs its seeded ciphertexts
-//! with AES-128-CTR, on the same ground. A seed chosen badly harms only the one who chose it.
+//! The mask a of a GLWE ciphertext (a, a·S + e + m) is uniform and public. So it may be the output of a public function
+//! of a seed that the sender chose uniformly: whoever tells the pair from one with a truly uniform mask tells the
+//! function's output from random. Kyber-90s expands its matrix with AES-256-CTR from a public seed, and tfhe-rs its
+//! seeded ciphertexts with AES-128-CTR, on the same ground. A seed chosen badly harms only the one who chose it.
 
 use aes::Aes256;
 use ctr::Ctr128BE;
@@ -12,8 +12,8 @@ use ctr::cipher::{KeyIvInit, StreamCipher};
 /// The length of a seed in bytes.
 pub(crate) const SEED_LEN: usize = 32;
 
-/// Fills `mask` with the AES-256-CTR keystream under the key `seed` and the counter 0 (NIST SP 800-38A, big-endian counter),
-/// read as little-endian words.
+/// Fills `mask` with the AES-256-CTR keystream under the key `seed` and the counter 0 (NIST SP 800-38A, big-endian
+/// counter), read as little-endian words.
 pub(crate) fn expand(seed: &[u8; SEED_LEN], mask: &mut [u64]) {
     let mut cipher = Ctr128BE::<Aes256>::new(seed.into(), &[0; 16].into());
     for words in mask.chunks_mut(CHUNK_LEN / 8) {

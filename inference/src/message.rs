@@ -1,12 +1,13 @@
 //! The two messages of an evaluation, little-endian, of a size that follows from the row count.
 //!
 //! ```text
-//! request   magic "clrq" (4) | v = 1 (1) | parameter set (1) | rows R (2) | seed of the mask (32) | bodies (6 each)
-//! reply     magic "clrp" (4) | v = 1 (1) | parameter set (1) | rows R (2) | N mask coefficients and R·K logits (b bits each)
+//! request   header | seed of the mask (32 bytes) | bodies (6 bytes each)
+//! reply     header | N mask coefficients and R·K logits (b bits each)
+//! header    magic, "clrq" or "clrp" (4 bytes) | v = 1 (1) | parameter set (1) | rows R (2)
 //! ```
 //!
-//! Bodies are the window's coefficients in its order, −(K−1) mod N first, each the leading 48 bits, rounded. Masks and logits
-//! are the leading b bits, rounded, packed lowest bit first; the last byte is filled with zeros.
+//! Bodies are the window's coefficients in its order, −(K−1) mod N first, each the leading 48 bits, rounded. Masks and
+//! logits are the leading b bits, rounded, packed lowest bit first; the last byte is filled with zeros.
 
 use thiserror::Error;
 

@@ -1,13 +1,13 @@
 //! Coefficient packing: where features and logits sit in one polynomial.
 //!
-//! With d features and K classes, row r puts feature j on coefficient r·dK + j·K and encryptions of zero everywhere else.
-//! The weight polynomial is W(X) = Σ ω_cj X^((d−1−j)·K + c), so that W·m has the logit of class c, Σ_j ω_cj x̃_j, on
-//! coefficient r·dK + (d−1)·K + c (coefficient packing, as in Cheetah, USENIX Security 2022, section 3.1.1). Rows exactly dK
-//! apart never meet: an output sums coefficients r·dK + j·K + (c − c'), and |c − c'| < K reaches no other feature, wrap
-//! included.
+//! With d features and K classes, row r puts feature j on coefficient r·dK + j·K and encryptions of zero everywhere
+//! else. The weight polynomial is W(X) = Σ ω_cj X^((d−1−j)·K + c), so that W·m has the logit of class c, Σ_j ω_cj x̃_j,
+//! on coefficient r·dK + (d−1)·K + c (coefficient packing, as in Cheetah, USENIX Security 2022, section 3.1.1). Rows
+//! exactly dK apart never meet: an output sums coefficients r·dK + j·K + (c − c'), and |c − c'| < K reaches no other
+//! feature, wrap included.
 //!
-//! An output therefore depends on body coefficients −(K−1) … R·dK−1 only, indices taken mod N. They are the *window*, and
-//! are all of the body that a request carries.
+//! An output therefore depends on body coefficients −(K−1) … R·dK−1 only, indices taken mod N. They are the *window*,
+//! and are all of the body that a request carries.
 
 use crate::parameters::ParameterSet;
 
@@ -95,7 +95,8 @@ mod tests {
         assert!(Packing::new(SET, 0, 3).is_none());
     }
 
-    /// The claim of the module's text, by brute force: whatever W·m adds into an output is that row's feature or a zero.
+    /// The claim of the module's text, by brute force: whatever W·m adds into an output is that row's feature or a
+    /// zero.
     #[test]
     fn outputs_meet_their_own_row_and_zeros_only() {
         for (features, classes) in [(4, 3), (1, 2), (5, 7), (2, 512), (1024, 2), (1, 2048), (3, 682)] {

@@ -10,11 +10,11 @@ use tfhe::core_crypto::prelude::{PolynomialSize, TUniform};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[non_exhaustive]
 pub enum ParameterSet {
-    /// N = 2048, noise TUniform(17): 128 bits of security.
+    /// N = 2048, noise TUniform(17): 128 bits of security, as tfhe-rs states for its parameters.
     ///
-    /// These are the GLWE parameters of tfhe-rs 1.8's `V1_8_PARAM_MESSAGE_2_CARRY_2_KS_PBS_TUNIFORM_2M128`, its default
-    /// (`src/shortint/parameters/v1_4/classic/tuniform/p_fail_2_minus_128/ks_pbs.rs`), which its authors select with the
-    /// [lattice estimator](https://github.com/malb/lattice-estimator) for 128 bits. To repeat the estimate:
+    /// These are the GLWE parameters of tfhe-rs 1.8's `V1_8_PARAM_MESSAGE_2_CARRY_2_KS_PBS_TUNIFORM_2M128` (defined in
+    /// `src/shortint/parameters/v1_4/classic/tuniform/p_fail_2_minus_128/ks_pbs.rs`), unchanged. The level is theirs, and
+    /// not estimated anew here; to do so with the [lattice estimator](https://github.com/malb/lattice-estimator):
     ///
     /// ```python
     /// LWE.estimate(LWE.Parameters(n=2048, q=2**64, Xs=ND.Uniform(0, 1), Xe=ND.Uniform(-2**17, 2**17)))
@@ -73,7 +73,8 @@ impl fmt::Display for ParameterSet {
     }
 }
 
-/// The leading bits of a body coefficient that a request carries, rounded. The 16 left out cost 2^15, a quarter of the noise.
+/// The leading bits of a body coefficient that a request carries, rounded. The 16 left out cost 2^15, a quarter of the
+/// noise.
 pub(crate) const BODY_BITS: u32 = 48;
 
 #[cfg(test)]

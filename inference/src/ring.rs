@@ -1,8 +1,8 @@
 //! Products in Z_{2^64}\[X\]/(X^N + 1), as sliding sums.
 //!
-//! Continue a polynomial p below zero by X^N = −1, that is p\[i − N\] = −p\[i\]. Then the coefficient i of W·p for a W of degree
-//! below T is Σ_e W\[e\]·p\[i − e\] with no case left: a correlation of the continued p with W reversed. The evaluator, the
-//! integer oracle and the client's decryption all are this one sum.
+//! Continue a polynomial p below zero by X^N = −1, that is p\[i − N\] = −p\[i\]. Then the coefficient i of W·p for a W
+//! of degree below T is Σ_e W\[e\]·p\[i − e\] with no case left: a correlation of the continued p with W reversed. The
+//! evaluator, the integer oracle and the client's decryption all are this one sum.
 
 /// `out[k] = Σ_t term(signal[k + t], taps[t])` in Z_{2^64}.
 ///

@@ -7,8 +7,8 @@ use crate::bound::{power_of_ten, power_of_two};
 use crate::description::{Description, Feature};
 
 impl Description {
-    /// x̃_j = round((x_j − c_j)/h_j · M) for every feature of every row, with c_j the centre and h_j the half width of the
-    /// feature's range; so |x̃_j| ≤ M.
+    /// x̃_j = round((x_j − c_j)/h_j · M) for every feature of every row, with c_j the centre and h_j the half width of
+    /// the feature's range; so |x̃_j| ≤ M.
     pub fn encode(&self, rows: &[impl AsRef<[f64]>]) -> Result<Vec<Zeroizing<Vec<i64>>>, EncryptError> {
         rows.iter().enumerate().map(|(index, row)| self.encode_row(index, row.as_ref())).collect()
     }
@@ -28,8 +28,8 @@ impl Description {
         Ok(encoded)
     }
 
-    /// The published logit of an integer one, L·2^−(m+w), rounded to the description's decimals: the float64 nearest to that
-    /// decimal number.
+    /// The published logit of an integer one, L·2^−(m+w), rounded to the description's decimals: the float64 nearest to
+    /// that decimal number.
     pub fn publish(&self, logit: i64) -> f64 {
         let (ten, shift) = (power_of_ten(self.decimals()), self.scale().logit_bits());
         let decimal = ((i128::from(logit) * i128::from(ten)) + (1 << (shift - 1))) >> shift;

@@ -37,9 +37,7 @@ pub enum EncryptError {
         value: f64,
     },
     /// A value for which the bound does not hold.
-    #[error(
-        "row {row}, column {column:?}: {value} is outside {low} to {high}, the range for which the model promises its precision"
-    )]
+    #[error("row {row}, column {column:?}: {value} is outside {low} to {high}, where the model promises its precision")]
     OutOfRange {
         /// Counted from 0.
         row: usize,

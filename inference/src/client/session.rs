@@ -17,8 +17,9 @@ use crate::parameters::BODY_BITS;
 
 /// Encrypts rows and decrypts answers under a secret key of its own, which is made with it and dies with it.
 ///
-/// Make one per connection. The key, encoded features and all that would reveal them are erased from memory after use; the
-/// state of tfhe's noise generator is not, as it offers no way to. There is no copy of a session, and no file of it:
+/// Make one per connection. The key, encoded features and all that would reveal them are erased from memory after use;
+/// the state of tfhe's noise generator is not, as it offers no way to. There is no copy of a session, and no file of
+/// it:
 ///
 /// ```compile_fail,E0277
 /// fn copy<T: Clone>() {}
@@ -221,8 +222,8 @@ mod tests {
             .collect()
     }
 
-    /// For every shape and from one row to as many as fit: decrypted = oracle + e with |e| within the proven bound, and the
-    /// oracle is what a plain sum gives.
+    /// For every shape and from one row to as many as fit: decrypted = oracle + e with |e| within the proven bound, and
+    /// the oracle is what a plain sum gives.
     #[test]
     fn decrypted_is_the_oracle_up_to_the_proven_noise() {
         for (index, (features, classes)) in shapes().enumerate() {

@@ -89,9 +89,9 @@ fn export_error(classifier: &Classifier, columns: &[Column], class: usize) -> f6
 
 /// (2d + 20)·2^−53·T with T = |b| + Σ_j |w_j·s_j|·D_j, which none of the sums below exceeds in absolute terms.
 ///
-/// The roundings of float64, in units of 2^−53·T: 2 in V, d + 4 in β, 2 in the client's (x − c)/h, 1 in a published decimal,
-/// and d + 3 in scikit-learn's own (x − μ)/σ, products and sum. That is 2d + 12; the rest is for terms of higher order, for
-/// parameters that are off by the export, and for this formula's own roundings.
+/// The roundings of float64, in units of 2^−53·T: 2 in V, d + 4 in β, 2 in the client's (x − c)/h, 1 in a published
+/// decimal, and d + 3 in scikit-learn's own (x − μ)/σ, products and sum. That is 2d + 12; the rest is for terms of
+/// higher order, for parameters that are off by the export, and for this formula's own roundings.
 fn arithmetic_error(classifier: &Classifier, columns: &[Column], class: usize) -> f64 {
     let reach = classifier.intercepts[class].abs() + columns.iter().map(|column| column.reach[class]).sum::<f64>();
     (2.0 * columns.len() as f64 + 20.0) * power_of_two(-53) * reach

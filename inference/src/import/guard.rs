@@ -1,8 +1,8 @@
 //! What a stranger's file must pass before the ONNX reader sees it.
 //!
-//! The reader allocates a string or tensor of whatever length the file states, and follows nested messages as deep as they
-//! go. So each message that it would enter is walked here first, without allocating: every length stays within what contains
-//! it, and nothing is nested deeper than a linear classifier needs.
+//! The reader allocates a string or tensor of whatever length the file states, and follows nested messages as deep as
+//! they go. So each message that it would enter is walked here first, without allocating: every length stays within
+//! what contains it, and nothing is nested deeper than a linear classifier needs.
 
 /// Checks that `bytes` are the protobuf wire format of an ONNX model, and fit to be read.
 pub(super) fn check(bytes: &[u8]) -> Result<(), &'static str> {

@@ -92,7 +92,8 @@ impl fmt::Display for ImportReport {
     }
 }
 
-/// Reads an ONNX file, and writes a bundle whose published logits are within `options.precision` of the original model's.
+/// Reads an ONNX file, and writes a bundle whose published logits are within `options.precision` of the original
+/// model's.
 ///
 /// 1. Read the graph: scaler and linear classifier, nothing else.
 /// 2. Declare a range for every feature.
