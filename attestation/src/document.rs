@@ -170,6 +170,11 @@ fn age(document: Timestamp, clock: Option<Timestamp>) -> String {
     }
 }
 
+/// A field of a document, for people.
+pub(crate) fn shown(field: Option<&[u8]>) -> String {
+    field.map_or_else(|| "absent".to_owned(), hex::encode)
+}
+
 /// A document that a genuine (or simulated) NSM signed for an enclave that is not in debug mode.
 ///
 /// Which program it describes, and whether it answers anybody, is not known yet.

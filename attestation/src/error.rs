@@ -353,7 +353,7 @@ impl VerificationError {
 fn roots(expected: &str, actual: &str) -> &'static str {
     match (is_simulated(expected), is_simulated(actual)) {
         (false, _) => "no AWS Nitro Enclave made this document: it is signed under another root than AWS's",
-        (true, false) => "a genuine AWS Nitro Enclave made this document, but the policy accepts a simulated one",
+        (true, false) => "the document brings AWS's root, but the policy accepts a simulated enclave only",
         (true, true) => "the document is signed under another simulated root than the policy's",
     }
 }

@@ -6,7 +6,7 @@ use crate::{
     Archival, At, AuthenticDocument, Channel, FormatError, Manifest, ModelError, Policy, Receipt, ReceiptError,
     ReceiptPublicKey, Sha384, Statement, Step, StepReport, Timestamp, UnverifiedDocument, VerificationError,
     cbor::{self, Bytes, Format, VERSION},
-    document::MAX_AGE,
+    document::{MAX_AGE, shown},
 };
 
 /// Room for thousands of receipts.
@@ -59,16 +59,13 @@ impl Evidence {
     /// The document is judged as of its own time, `policy` as of `now`. Nobody's challenge is compared: that was for the
     /// client that got the answer.
     pub fn verify(&self, policy: &Policy, now: Timestamp) -> Result<ArchivedEnclave, EvidenceError> {
-        let Self { document, statement, manifest, receipts, policy: recorded } = self;
-        let document = UnverifiedDocument::parse(document)?.authenticate(policy.root(), At::<Archival>::document())?;
-        let mut enclave = ArchivedEnclave::check(document, statement, manifest, policy, now)?;
-        enclave.recorded_policy = *recorded;
-        if receipts.is_empty() {
+        let document = UnverifiedDocument::parse(&self.document)?.authenticate(policy.root(), At::document())?;
+        let mut enclave = ArchivedEnclave::check(document, self, policy, now)?;
+        if self.receipts.is_empty() {
             return Err(EvidenceError::NoReceipts);
         }
-        for (index, receipt) in receipts.iter().enumerate() {
-            let receipt = enclave.check_receipt(receipt).map_err(|source| EvidenceError::Receipt { index, source })?;
-            enclave.check_model(&receipt, policy).map_err(|source| EvidenceError::Model { index, source })?;
+        for (index, receipt) in self.receipts.iter().enumerate() {
+            let receipt = enclave.accept(index, receipt, policy)?;
             enclave.receipts.push(receipt);
         }
         Ok(enclave)
@@ -101,11 +98,12 @@ pub struct ArchivedEnclave {
 impl ArchivedEnclave {
     fn check(
         mut document: AuthenticDocument<Archival>,
-        statement: &[u8],
-        manifest: &[u8],
+        evidence: &Evidence,
         policy: &Policy,
         now: Timestamp,
     ) -> Result<Self, EvidenceError> {
+        let Evidence { document: _, statement, manifest, receipts: _, policy: recorded_policy } = evidence;
+
         // 7. Time: the past, by any clock
         let made = document.timestamp();
         if made > now.plus(MAX_AGE) {
@@ -118,8 +116,7 @@ impl ArchivedEnclave {
         // 10. Public key
         let statement = Statement::from_cbor(statement)?;
         if document.public_key() != Some(&statement.spki) {
-            let expected = hex::encode(&statement.spki);
-            let actual = document.public_key().map_or_else(|| "absent".to_owned(), hex::encode);
+            let (expected, actual) = (hex::encode(&statement.spki), shown(document.public_key()));
             return Err(VerificationError::PublicKeyMismatch { expected, actual }.into());
         }
         document.steps.push(StepReport::new(Step::PublicKey, "the one in the statement"));
@@ -127,8 +124,7 @@ impl ArchivedEnclave {
         // 11. Statement
         let commitment = statement.user_data();
         if document.user_data() != Some(&commitment) {
-            let expected = hex::encode(commitment);
-            let actual = document.user_data().map_or_else(|| "absent".to_owned(), hex::encode);
+            let (expected, actual) = (hex::encode(commitment), shown(document.user_data()));
             return Err(VerificationError::StatementMismatch { expected, actual }.into());
         }
         let digest = Sha384::of(manifest);
@@ -147,14 +143,24 @@ impl ArchivedEnclave {
         policy.check_channel(&statement.channel)?;
         document.steps.push(StepReport::new(Step::Policy, release.to_string()));
         let release = release.name.clone();
-        let recorded_policy = policy.digest();
-        Ok(Self { document, release, statement, manifest, receipt_key, receipts: Vec::new(), recorded_policy })
+        let (receipts, recorded_policy) = (Vec::new(), *recorded_policy);
+        Ok(Self { document, release, statement, manifest, receipt_key, receipts, recorded_policy })
     }
 
-    fn check_receipt(&self, receipt: &[u8]) -> Result<Receipt, ReceiptError> {
-        let receipt = self.receipt_key.verify(receipt)?;
-        receipt.check_origin(self.module_id(), self.timestamp())?;
-        Ok(receipt)
+    /// Requires that the enclave signed `receipt` within the hour, and served its model under a name for which `policy`
+    /// accepts it.
+    fn accept(&self, index: usize, receipt: &[u8], policy: &Policy) -> Result<Receipt, EvidenceError> {
+        let refused = |source| EvidenceError::Receipt { index, source };
+        let receipt = self.receipt_key.verify(receipt).map_err(refused)?;
+        receipt.check_origin(self.module_id(), self.timestamp()).map_err(refused)?;
+        let mut refusal = EvidenceError::UnknownBundle { index, bundle: receipt.bundle };
+        for model in self.manifest.models.iter().filter(|model| model.bundle == receipt.bundle) {
+            match policy.accepted_models().check(&model.name, model.bundle) {
+                Ok(()) => return Ok(receipt),
+                Err(source) => refusal = EvidenceError::Model { index, source: source.into() },
+            }
+        }
+        Err(refusal)
     }
 
     /// The release of the policy that the enclave ran.

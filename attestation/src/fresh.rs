@@ -2,7 +2,8 @@
 
 use crate::{
     AuthenticDocument, Challenge, Channel, Live, Manifest, Policy, Presentation, ReceiptPublicKey, Sha384, Statement,
-    Step, StepReport, Timestamp, VerificationError, VerifiedEnclave, document::check_age,
+    Step, StepReport, Timestamp, VerificationError, VerifiedEnclave,
+    document::{check_age, shown},
 };
 
 /// A document that an enclave made for this very challenge, with the receipt key and manifest that it vouches for.
@@ -41,8 +42,11 @@ impl FreshDocument {
                 spki.clone()
             }
             Channel::None => {
+                let (expected, actual) = ("any".to_owned(), shown(document.public_key()));
+                let absent = VerificationError::PublicKeyMismatch { expected, actual };
+                let key = document.public_key().ok_or(absent)?.to_vec();
                 document.steps.push(StepReport::new(Step::PublicKey, "not compared: TLS ends before the enclave"));
-                document.public_key().unwrap_or_default().to_vec()
+                key
             }
         };
 
@@ -72,8 +76,4 @@ impl FreshDocument {
         self.document.steps.push(StepReport::new(Step::Policy, release.to_string()));
         Ok(VerifiedEnclave::new(self, release.name.clone(), policy))
     }
-}
-
-fn shown(field: Option<&[u8]>) -> String {
-    field.map_or_else(|| "absent".to_owned(), hex::encode)
 }

@@ -2,7 +2,7 @@
 //!
 //! A client that is about to send data asks one question first: *which program will evaluate it, at the other end of this
 //! connection, now?* An AWS Nitro Enclave answers with a document that its hardware signed. This crate decides whether to
-//! believe it. It is synchronous, opens no connection and reads no clock: callers pass in what differs.
+//! believe it. It is synchronous, opens no connection and asks for no time: callers pass in what differs.
 //!
 //! # The paved path
 //!
@@ -92,7 +92,7 @@ pub use digest::{ParseDigestError, Sha384};
 pub use document::{Archival, ArchivedDocument, At, AuthenticDocument, Live, UnverifiedDocument};
 pub use enclave::VerifiedEnclave;
 pub use error::VerificationError;
-pub use evidence::{ArchivedEnclave, Evidence, EvidenceError, EvidenceModelError};
+pub use evidence::{ArchivedEnclave, Evidence, EvidenceError};
 pub use fresh::FreshDocument;
 pub use manifest::{Limits, Manifest, ManifestModel, ModelError};
 pub use payload::PayloadError;

@@ -5,15 +5,17 @@
 
 mod error;
 mod file;
+mod release;
 
-use std::{fmt, time::Duration};
+use std::time::Duration;
 
 pub use error::PolicyError;
+pub use release::Release;
 
 use crate::{
     AuthenticDocument, Channel, ModelError, Root, Sha384, Timestamp, VerificationError,
     document::MAX_AGE,
-    pcrs::{MEASURED, Pcrs, ZERO},
+    pcrs::{MEASURED, Pcrs},
 };
 
 /// What is accepted, and until when.
@@ -173,43 +175,27 @@ impl Policy {
         Ok(release)
     }
 
+    /// The release that was measured into `pcrs`; a revoked one counts before any other of the same build.
     fn measured_release(&self, pcrs: &Pcrs, document: Timestamp) -> Result<&Release, VerificationError> {
-        let matching: Vec<_> = self.releases.iter().filter(|release| release.shared(pcrs) == MEASURED.len()).collect();
-        for release in &matching {
-            if let Some(reason) = &release.revoked {
-                let (release, reason) = (release.name.clone(), reason.clone());
-                return Err(VerificationError::ReleaseRevoked { release, reason });
-            }
-        }
-        if let Some(release) = matching.iter().find(|release| !release.ended(document)) {
-            return Ok(release);
-        }
-        match matching.first() {
-            Some(Release { name, not_after: Some(not_after), .. }) => {
-                let (release, not_after) = (name.clone(), *not_after);
-                Err(VerificationError::ReleaseEnded { release, document, not_after })
-            }
-            _ => Err(self.mismatch(pcrs)),
-        }
-    }
-
-    /// What differs from the nearest release: the one that shares most registers, else the first.
-    fn mismatch(&self, pcrs: &Pcrs) -> VerificationError {
-        let nearest = self.releases.iter().rev().max_by_key(|release| release.shared(pcrs));
-        let Some(Release { name, pcrs: expected, .. }) = nearest else {
-            return VerificationError::EmptyPolicy;
-        };
+        let nearest = self.releases.iter().rev().max_by_key(|release| release.rank(pcrs, document));
+        let release = nearest.ok_or(VerificationError::EmptyPolicy)?;
+        let Release { name, pcrs: expected, not_after, revoked } = release;
         for (index, expected) in MEASURED.into_iter().zip(expected) {
-            match pcrs.register(index) {
-                Some(actual) if actual == expected => {}
-                Some(actual) => {
-                    let (expected, actual) = (hex::encode(expected), hex::encode(actual));
-                    return VerificationError::PcrMismatch { index, release: name.clone(), expected, actual };
-                }
-                None => return VerificationError::PcrMissing { index },
+            let actual = pcrs.register(index).ok_or(VerificationError::PcrMissing { index })?;
+            if actual != expected {
+                let (expected, actual) = (hex::encode(expected), hex::encode(actual));
+                return Err(VerificationError::PcrMismatch { index, release: name.clone(), expected, actual });
             }
         }
-        unreachable!("a release that shares every register matches")
+        if let Some(reason) = revoked {
+            return Err(VerificationError::ReleaseRevoked { release: name.clone(), reason: reason.clone() });
+        }
+        match not_after {
+            Some(not_after) if document > *not_after => {
+                Err(VerificationError::ReleaseEnded { release: name.clone(), document, not_after: *not_after })
+            }
+            _ => Ok(release),
+        }
     }
 
     pub(crate) fn check_channel(&self, channel: &Channel) -> Result<(), VerificationError> {
@@ -229,49 +215,6 @@ pub enum ChannelRule {
     Required,
     /// `channel = "optional"`: the caller may ask for an enclave behind somebody else's TLS.
     Optional,
-}
-
-/// A build that is accepted.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Release {
-    /// Its name, for people.
-    pub name: String,
-    /// PCR0, 1 and 2 as its publisher gives them.
-    pub pcrs: [[u8; 48]; 3],
-    /// The last moment whose documents are accepted.
-    pub not_after: Option<Timestamp>,
-    /// Why it is refused for good, if it is.
-    pub revoked: Option<String>,
-}
-
-impl Release {
-    /// Requires a name, and that no register is all zeros, which any enclave in debug mode shows.
-    fn check(&self) -> Result<(), PolicyError> {
-        if self.name.is_empty() {
-            return Err(PolicyError::EmptyName { what: "release" });
-        }
-        for (index, pcr) in MEASURED.into_iter().zip(&self.pcrs) {
-            if *pcr == ZERO {
-                return Err(PolicyError::ZeroPcr { release: self.name.clone(), index });
-            }
-        }
-        Ok(())
-    }
-
-    fn ended(&self, document: Timestamp) -> bool {
-        self.not_after.is_some_and(|not_after| document > not_after)
-    }
-
-    /// How many of its registers `pcrs` shares.
-    fn shared(&self, pcrs: &Pcrs) -> usize {
-        MEASURED.into_iter().zip(&self.pcrs).filter(|(index, pcr)| pcrs.register(*index) == Some(pcr)).count()
-    }
-}
-
-impl fmt::Display for Release {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "PCR0 {}… = release {}", hex::encode(&self.pcrs[0][..4]), self.name)
-    }
 }
 
 /// A model that is accepted.
@@ -424,6 +367,15 @@ mod tests {
         let later = NOW.plus(Duration::from_millis(1));
         let ended = VerificationError::ReleaseEnded { release: "old".to_owned(), document: later, not_after: NOW };
         assert_eq!(policy.measured_release(&document([1, 2, 3]), later), Err(ended));
+    }
+
+    #[test]
+    fn a_build_that_is_listed_twice_is_accepted_while_one_entry_is_open() {
+        let mut policy = Policy::new(NOW);
+        let before = NOW.minus(Duration::from_millis(1));
+        policy.add_release(Release { not_after: Some(before), ..release("old name", [1, 2, 3]) }).unwrap();
+        policy.add_release(release("new name", [1, 2, 3])).unwrap();
+        assert_eq!(policy.measured_release(&document([1, 2, 3]), NOW).unwrap().name, "new name");
     }
 
     #[test]

@@ -452,7 +452,6 @@ mod certificates {
     fn a_key_that_is_not_for_this() {
         for link in AUTHORITIES {
             for usages in [vec![], vec![KeyUsagePurpose::DigitalSignature, KeyUsagePurpose::CrlSign]] {
-                // The issuer's tool refuses to sign without the usage, so it is removed from the issued certificate's issuer.
                 let refused = certificate(|forge| forge.certificate(link, |params| params.key_usages = usages));
                 assert_eq!(refused, CertificateError::KeyUsage { link, expected: "keyCertSign" });
             }

@@ -1,12 +1,13 @@
 //! From a challenge to a verified enclave, its receipts and their evidence: what passes, and each thing that does not.
 
+#![expect(clippy::unwrap_used, reason = "the helpers are part of the tests")]
+
 use std::time::Duration;
 
 use cloister_attestation::{
-    ArchivedEnclave, At, Challenge, Channel, ChannelRule, Evidence, EvidenceError, EvidenceModelError, FormatError,
-    FreshDocument, Limits, Live, Manifest, ManifestModel, ModelError, Nonce, Pins, Policy, PolicyModel, Presentation,
-    Receipt, ReceiptError, ReceiptKey, Release, Sha384, Statement, Step, Timestamp, UnverifiedDocument,
-    VerificationError, VerifiedEnclave,
+    ArchivedEnclave, At, Challenge, Channel, ChannelRule, Evidence, EvidenceError, FormatError, FreshDocument, Limits,
+    Live, Manifest, ManifestModel, ModelError, Nonce, Pins, Policy, PolicyModel, Presentation, Receipt, ReceiptError,
+    ReceiptKey, Release, Sha384, Statement, Step, Timestamp, UnverifiedDocument, VerificationError, VerifiedEnclave,
 };
 use cloister_enclave::{Attester, Claims};
 use cloister_simulated_enclave::{Authority, Identity, SimulatedNsm, policy};
@@ -474,8 +475,7 @@ mod evidence {
         let bundle = Sha384([9; 48]);
         let unknown = Receipt { bundle, ..world.receipt() }.sign(&world.receipt_key);
         let refused = world.archived(&Evidence { receipts: vec![unknown], ..world.evidence() }).unwrap_err();
-        let source = EvidenceModelError::NotServed { bundle };
-        assert_eq!(refused, EvidenceError::Model { index: 0, source });
+        assert_eq!(refused, EvidenceError::UnknownBundle { index: 0, bundle });
 
         let evidence = world.evidence();
         world.policy.add_model(PolicyModel { name: "iris".to_owned(), digest: bundle });

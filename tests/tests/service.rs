@@ -91,7 +91,7 @@ async fn bad_requests_get_a_code_each_and_the_service_goes_on() {
     connection.model("iris").await.unwrap().infer(&data.rows[..1]).await.unwrap();
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn a_dead_enclave_is_a_clear_error_and_a_second_one_takes_over() {
     let world = World::start(Link::Unix).unwrap();
     let World { ref bundle, ref enclave_address, .. } = world;
