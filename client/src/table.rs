@@ -2,6 +2,7 @@
 
 use std::io::Read;
 
+use cloister_inference::FeatureRange;
 use csv::{ReaderBuilder, StringRecord};
 
 /// A CSV file in memory.
@@ -59,6 +60,17 @@ impl Table {
             indices.iter().map(|&index| self.number(*line, record, index)).collect()
         };
         self.records.iter().map(row).collect()
+    }
+
+    /// The least and greatest number of each of the columns `names`: what a model is imported with.
+    pub fn ranges(&self, names: &[&str]) -> Result<Vec<FeatureRange>, TableError> {
+        let rows = self.numbers(names)?;
+        let range = |(index, name): (usize, &&str)| {
+            let column = rows.iter().map(|row| row[index]);
+            let (low, high) = (column.clone().fold(f64::INFINITY, f64::min), column.fold(f64::NEG_INFINITY, f64::max));
+            FeatureRange { name: (*name).to_owned(), low, high }
+        };
+        Ok(names.iter().enumerate().map(range).collect())
     }
 
     /// The texts of one column.

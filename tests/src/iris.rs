@@ -3,7 +3,7 @@
 use std::{fs::File, path::PathBuf};
 
 use cloister_client::{Prediction, Table};
-use cloister_inference::{FeatureRange, ImportOptions, Imported, import as import_onnx};
+use cloister_inference::{ImportOptions, Imported, import as import_onnx};
 
 use crate::build::workspace;
 
@@ -47,16 +47,7 @@ impl Iris {
 
 /// Imports the model from its ONNX file, with the ranges of the data, at the default precision.
 pub fn import() -> anyhow::Result<Imported> {
-    let rows = Iris::load()?.rows;
-    let range = |(index, name): (usize, &&str)| {
-        let column = rows.iter().map(|row| row[index]);
-        FeatureRange {
-            name: (*name).to_owned(),
-            low: column.clone().fold(f64::INFINITY, f64::min),
-            high: column.fold(f64::NEG_INFINITY, f64::max),
-        }
-    };
-    let ranges = Some(FEATURES.iter().enumerate().map(range).collect());
+    let ranges = Some(Table::read(File::open(file("iris.csv"))?)?.ranges(&FEATURES)?);
     let options = ImportOptions { ranges, ..ImportOptions::new("iris", "1") };
     Ok(import_onnx(&std::fs::read(file("iris.onnx"))?, &options)?)
 }

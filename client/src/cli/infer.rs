@@ -7,7 +7,7 @@ use std::{
 };
 
 use clap::{Args, ValueEnum};
-use cloister_client::{AttestedConnection, Prediction, Table};
+use cloister_client::{Prediction, Table};
 use cloister_inference::{Description, EncryptError};
 use serde_json::{Value, json};
 
@@ -53,19 +53,15 @@ enum Format {
 
 impl Infer {
     pub(crate) async fn run(&self, output: &mut Output) -> Result<(), Failure> {
-        let policy = self.evaluator.policy()?;
         let table = Table::read(open(&self.input)?)?;
         let truth = self.labels.as_deref().map(|column| table.texts(column)).transpose()?;
 
-        output.set("verified", false);
-        let mut connection = AttestedConnection::open(&self.evaluator.endpoint, policy).await?;
-        output.simulated(connection.enclave().simulated());
-        output.set("verified", true);
-        output.set("release", connection.enclave().release());
+        let mut connection = self.evaluator.connect(output).await?;
+        let enclave = connection.enclave();
         output.note(format!(
-            "verified {}, release {} (steps: cloister verify)",
-            connection.enclave().module_id(),
-            connection.enclave().release()
+            "verified {}, release {} (every step: cloister verify)",
+            enclave.module_id(),
+            enclave.release()
         ));
 
         let mut model = connection.model(&self.model).await?;

@@ -13,7 +13,7 @@ mod verify_receipt;
 use std::{path::PathBuf, process::ExitCode};
 
 use clap::{Args, CommandFactory, Parser, Subcommand, error::ErrorKind};
-use cloister_client::{Endpoint, Policy};
+use cloister_client::{AttestedConnection, Endpoint, Policy};
 
 use self::{failure::Failure, output::Output};
 
@@ -68,8 +68,19 @@ struct Evaluator {
 }
 
 impl Evaluator {
-    fn policy(&self) -> Result<Policy, Failure> {
-        load_policy(self.policy.as_ref().ok_or_else(Failure::no_policy)?)
+    /// Connects and verifies, and says what was verified: a failure leaves `verified` false.
+    async fn connect(&self, output: &mut Output) -> Result<AttestedConnection, Failure> {
+        let policy = load_policy(self.policy.as_ref().ok_or_else(Failure::no_policy)?)?;
+        output.set("verified", false);
+        let connection = AttestedConnection::open(&self.endpoint, policy).await?;
+        let enclave = connection.enclave();
+        output.simulated(enclave.simulated());
+        output.set("verified", true);
+        output.set("release", enclave.release());
+        output.set("module_id", enclave.module_id());
+        output.set("document_time", enclave.timestamp().to_string());
+        output.set("channel", enclave.channel().name());
+        Ok(connection)
     }
 }
 

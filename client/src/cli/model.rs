@@ -103,17 +103,7 @@ fn stem(path: &Path) -> String {
 fn ranges(path: &Path) -> Result<Vec<FeatureRange>, Failure> {
     let file = std::fs::File::open(path).map_err(|error| Failure::file(path, &error))?;
     let table = Table::read(file)?;
-    let columns = table.numeric_columns();
-    let rows = table.numbers(&columns)?;
-    let range = |(index, name): (usize, &&str)| {
-        let column = rows.iter().map(|row| row[index]);
-        FeatureRange {
-            name: (*name).to_owned(),
-            low: column.clone().fold(f64::INFINITY, f64::min),
-            high: column.fold(f64::NEG_INFINITY, f64::max),
-        }
-    };
-    Ok(columns.iter().enumerate().map(range).collect())
+    Ok(table.ranges(&table.numeric_columns())?)
 }
 
 fn show(bundle: &Bundle, output: &mut Output) {

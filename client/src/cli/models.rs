@@ -2,7 +2,6 @@
 
 use clap::Args;
 use cloister_attestation::{ManifestModel, VerifiedEnclave};
-use cloister_client::AttestedConnection;
 use serde_json::{Value, json};
 
 use super::{Evaluator, failure::Failure, output::Output};
@@ -16,13 +15,8 @@ pub(crate) struct Models {
 
 impl Models {
     pub(crate) async fn run(&self, output: &mut Output) -> Result<(), Failure> {
-        output.set("verified", false);
-        let connection = AttestedConnection::open(&self.evaluator.endpoint, self.evaluator.policy()?).await?;
-        let enclave = connection.enclave();
-        output.simulated(enclave.simulated());
-        output.set("verified", true);
-        output.set("release", enclave.release());
-        show(enclave, output);
+        let connection = self.evaluator.connect(output).await?;
+        show(connection.enclave(), output);
         Ok(())
     }
 }
