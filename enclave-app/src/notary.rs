@@ -166,3 +166,22 @@ pub enum NotaryError {
     #[error("the attester's own document cannot be read: {0}")]
     Document(#[from] VerificationError),
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn time_follows_the_last_document_and_never_steps_back() {
+        let clock = Clock::new();
+        let document = Timestamp::from_millis(1_700_000_000_000);
+        clock.set(document);
+        let first = clock.now();
+        assert!(first >= document.minus(Duration::from_millis(1)) && first < document.plus(Duration::from_secs(60)));
+        clock.set(document.minus(Duration::from_secs(3600)));
+        assert!(clock.now() >= first, "an older document does not turn the clock back");
+        let later = document.plus(Duration::from_secs(3600));
+        clock.set(later);
+        assert!(clock.now() >= later.minus(Duration::from_millis(1)));
+    }
+}

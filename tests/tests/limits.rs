@@ -1,0 +1,118 @@
+//! Floods, failures and slow peers: each gets its answer, and everybody else goes on.
+
+use std::{
+    future::pending,
+    net::SocketAddr,
+    sync::atomic::{AtomicBool, Ordering},
+    sync::{Arc, LazyLock},
+    time::Duration,
+};
+
+use cloister_client::{AttestedConnection, Endpoint, Error};
+use cloister_e2e::{
+    hostile::trusting,
+    iris::{self, Iris},
+    raw::RawClient,
+};
+use cloister_enclave::{AttestError, Attester, Claims, Entropy};
+use cloister_enclave_app::{Parts, models::Models, run};
+use cloister_inference::Bundle;
+use cloister_simulated_enclave::{Authority, Identity, LocalAddress, LocalListener, SimulatedNsm};
+use cloister_wire::{
+    error::{ErrorBody, ErrorCode},
+    limits::NONCE_BYTES,
+    paths,
+};
+use tokio::{io::AsyncReadExt, net::TcpStream, task::JoinSet};
+
+static BUNDLE: LazyLock<Bundle> = LazyLock::new(|| iris::import().expect("the Iris model imports").bundle);
+
+/// An attester that can be slow or out of order.
+struct Moody {
+    nsm: SimulatedNsm,
+    delay: Duration,
+    broken: Arc<AtomicBool>,
+}
+
+impl Attester for Moody {
+    fn module_id(&self) -> &str {
+        self.nsm.module_id()
+    }
+
+    fn attest(&self, claims: &Claims<'_>) -> Result<Vec<u8>, AttestError> {
+        std::thread::sleep(self.delay);
+        if self.broken.load(Ordering::Relaxed) {
+            return Err(AttestError("out of order".into()));
+        }
+        self.nsm.attest(claims)
+    }
+}
+
+/// The service in this process, with that attester.
+async fn service(authority: &Authority, delay: Duration) -> (SocketAddr, Arc<AtomicBool>) {
+    let folder = tempfile::tempdir().unwrap();
+    let bundle = folder.path().join("iris.cloister");
+    std::fs::write(&bundle, BUNDLE.to_bytes()).unwrap();
+    let broken = Arc::new(AtomicBool::new(false));
+    let attester = Moody { nsm: authority.enclave(Identity::random()), delay, broken: broken.clone() };
+    let listener = LocalListener::bind(&LocalAddress::Tcp(([127, 0, 0, 1], 0).into())).await.unwrap();
+    let LocalAddress::Tcp(address) = listener.address().unwrap() else { unreachable!("bound to tcp") };
+    let models = Models::from_files(&[bundle]).unwrap();
+    let parts = Parts { attester, listener, entropy: Entropy::from_kernel().unwrap(), models };
+    tokio::spawn(run(parts, pending()));
+    (address, broken)
+}
+
+fn endpoint(address: SocketAddr) -> Endpoint {
+    format!("https://{address}").parse().unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_flood_of_nonces_is_refused_as_busy_and_inference_goes_on() {
+    let authority = Authority::ephemeral();
+    let (address, _) = service(&authority, Duration::from_millis(50)).await;
+    let mut connection = AttestedConnection::open(&endpoint(address), trusting(&authority, &BUNDLE)).await.unwrap();
+    let mut model = connection.model("iris").await.unwrap();
+
+    let mut flood = JoinSet::new();
+    for _ in 0..100 {
+        flood.spawn(async move {
+            let mut client = RawClient::connect(address).await.unwrap();
+            client.post(paths::ATTESTATION, &[], vec![0; NONCE_BYTES]).await.unwrap()
+        });
+    }
+    let mut busy = 0;
+    while let Some(answer) = flood.join_next().await {
+        let (status, body) = answer.unwrap();
+        if status != 200 {
+            assert_eq!(status, 429);
+            assert_eq!(serde_json::from_slice::<ErrorBody>(&body).unwrap().code, ErrorCode::Busy);
+            busy += 1;
+        }
+        model.infer(&Iris::load().unwrap().rows[..1]).await.unwrap();
+    }
+    assert!((1..100).contains(&busy), "{busy} of 100 were refused");
+}
+
+#[tokio::test]
+async fn an_attester_that_fails_is_an_internal_error_until_it_recovers() {
+    let authority = Authority::ephemeral();
+    let (address, broken) = service(&authority, Duration::ZERO).await;
+    let policy = || trusting(&authority, &BUNDLE);
+    AttestedConnection::open(&endpoint(address), policy()).await.unwrap();
+    broken.store(true, Ordering::Relaxed);
+    let error = AttestedConnection::open(&endpoint(address), policy()).await.unwrap_err();
+    assert!(matches!(error, Error::Refused { code: ErrorCode::Internal, .. }), "{error}");
+    broken.store(false, Ordering::Relaxed);
+    AttestedConnection::open(&endpoint(address), policy()).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_peer_that_never_shakes_hands_is_cut_off_and_holds_up_nobody() {
+    let authority = Authority::ephemeral();
+    let (address, _) = service(&authority, Duration::ZERO).await;
+    let mut silent = TcpStream::connect(address).await.unwrap();
+    AttestedConnection::open(&endpoint(address), trusting(&authority, &BUNDLE)).await.unwrap();
+    let mut end = Vec::new();
+    assert_eq!(silent.read_to_end(&mut end).await.unwrap_or(0), 0, "nothing was said to it");
+}
