@@ -1,5 +1,7 @@
 //! Eight attacks. Each asserts the exact error, and that nothing reached the attacker that should not have.
 
+#![allow(clippy::unwrap_used, reason = "what helps a test may fail it")]
+
 use std::{net::SocketAddr, sync::LazyLock};
 
 use cloister_attestation::{Nonce, Policy, Release};

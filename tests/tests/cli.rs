@@ -1,5 +1,7 @@
 //! The command line as a newcomer meets it: exit codes, one JSON object, and texts that say what to do.
 
+#![allow(clippy::unwrap_used, reason = "what helps a test may fail it")]
+
 use std::{
     fs,
     path::{Path, PathBuf},

@@ -1,5 +1,7 @@
 //! Floods, failures and slow peers: each gets its answer, and everybody else goes on.
 
+#![allow(clippy::unwrap_used, reason = "what helps a test may fail it")]
+
 use std::{
     future::pending,
     net::SocketAddr,

@@ -1,5 +1,7 @@
 //! The whole service over real sockets and separate processes.
 
+#![allow(clippy::unwrap_used, reason = "what helps a test may fail it")]
+
 use cloister_attestation::{Evidence, Timestamp};
 use cloister_client::{AttestedConnection, Error};
 use cloister_e2e::{

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::Args;
-use cloister_attestation::{Evidence, EvidenceError, Receipt, Timestamp};
+use cloister_attestation::{Evidence, Receipt, Timestamp};
 use serde_json::{Value, json};
 
 use super::{failure::Failure, load_policy, output::Output};
@@ -26,7 +26,7 @@ impl VerifyReceipt {
         let policy = load_policy(self.policy.as_ref().ok_or_else(Failure::no_policy)?)?;
         let bytes = std::fs::read(&self.evidence).map_err(|error| Failure::file(&self.evidence, &error))?;
         output.set("verified", false);
-        let evidence = Evidence::from_cbor(&bytes).map_err(EvidenceError::from)?;
+        let evidence = Evidence::from_cbor(&bytes)?;
         let enclave = evidence.verify(&policy, Timestamp::now())?;
 
         output.simulated(enclave.simulated());
