@@ -31,10 +31,10 @@
 //!
 //! What a client and an enclave can rely on:
 //!
-//! - **An end is an end and an abort is an abort.** Half-close is passed on in both directions. A client whose
-//!   connection does not end in order (the enclave died, a timeout, a cut) gets a TCP reset, never a clean end of
-//!   stream after half an answer. vsock has no reset: the enclave sees its stream end, and must not take that for
-//!   the end of a request, which HTTP and TLS do not.
+//! - **An end is an end and an abort is an abort.** Half-close is passed on in both directions. A connection that breaks,
+//!   times out or is cut resets its client, rather than show it a clean end of stream after half an answer. vsock has no
+//!   reset, and the kernel of a program that dies may end its streams in order: so neither side may take the end of a
+//!   stream for the end of a message, and with HTTP or TLS on top neither does.
 //! - **Nothing grows.** A connection costs two buffers of 64 KiB; a slow reader slows its writer; connections over the
 //!   cap are reset at once rather than queued; log lines that nobody reads are dropped and counted.
 
