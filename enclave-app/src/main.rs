@@ -1,8 +1,8 @@
 //! `cloister-enclave-app`: the program in the enclave. It talks to `/dev/nsm` and vsock, and to nothing else.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, process::ExitCode};
 
-use anyhow::Context;
+use anyhow::anyhow;
 use clap::Parser;
 use cloister_enclave::{Entropy, NitroSecureModule, VsockListener};
 use cloister_enclave_app::{Parts, models::Models, run, server::terminated};
@@ -20,12 +20,22 @@ struct Arguments {
 }
 
 #[tokio::main]
-async fn main() -> anyhow::Result<()> {
-    let Arguments { models } = Arguments::parse();
+async fn main() -> ExitCode {
+    match serve(Arguments::parse()).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // Every error of ours says its cause itself; anyhow's own report would say it twice.
+            eprintln!("error: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn serve(Arguments { models }: Arguments) -> anyhow::Result<()> {
     let models = Models::from_folder(&models)?;
     let attester = NitroSecureModule::open()?;
     let entropy = Entropy::from_nsm(&attester)?;
-    let listener = VsockListener::bind(PORT).with_context(|| format!("listening on vsock port {PORT}"))?;
+    let listener = VsockListener::bind(PORT).map_err(|error| anyhow!("listening on vsock port {PORT}: {error}"))?;
     run(Parts { attester, listener, entropy, models }, async {
         let _ = terminated().await;
     })

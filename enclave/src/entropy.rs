@@ -60,7 +60,7 @@ fn mix(bytes: &[u8]) -> io::Result<()> {
 #[non_exhaustive]
 pub enum EntropyError {
     /// The kernel names no hardware generator.
-    #[error("{CURRENT_GENERATOR} cannot be read: the kernel lacks the NSM's generator: {0}")]
+    #[error("{CURRENT_GENERATOR} cannot be read: /sys is not mounted, or the kernel lacks the NSM's generator: {0}")]
     NoGenerator(#[source] io::Error),
     /// The kernel draws from another generator than the NSM's.
     #[error("the kernel's hardware generator is {current:?}, expected {NSM_GENERATOR:?}")]
