@@ -36,9 +36,6 @@ async fn serve(Arguments { models }: Arguments) -> anyhow::Result<()> {
     let attester = NitroSecureModule::open()?;
     let entropy = Entropy::from_nsm(&attester)?;
     let listener = VsockListener::bind(PORT).map_err(|error| anyhow!("listening on vsock port {PORT}: {error}"))?;
-    run(Parts { attester, listener, entropy, models }, async {
-        let _ = terminated().await;
-    })
-    .await?;
+    run(Parts { attester, listener, entropy, models }, terminated()?).await?;
     Ok(())
 }

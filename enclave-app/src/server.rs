@@ -12,6 +12,7 @@ use hyper_util::{
     service::TowerToHyperService,
 };
 use tokio::{
+    signal::unix::{SignalKind, signal},
     sync::Semaphore,
     time::{sleep, timeout},
 };
@@ -84,13 +85,13 @@ where
 /// hyper's read buffer for one connection: more than any header, less than a flood.
 const MAX_BUFFER: usize = 32 * 1024;
 
-/// Resolves at SIGTERM or SIGINT.
-pub async fn terminated() -> io::Result<()> {
-    use tokio::signal::unix::{SignalKind, signal};
+/// Listens for signals from now on; the future resolves at the first SIGTERM or SIGINT.
+pub fn terminated() -> io::Result<impl Future<Output = ()>> {
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
-    }
-    Ok(())
+    Ok(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+    })
 }

@@ -8,6 +8,9 @@ use tempfile::TempDir;
 
 use crate::{build, iris, process::Process};
 
+const ENCLAVE: &str = "cloister-simulated-enclave";
+const PROXY: &str = "cloister-parent-proxy";
+
 /// How proxy and enclave are joined.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Link {
@@ -34,6 +37,11 @@ pub struct World {
 }
 
 impl World {
+    /// Builds the programs that [`start`](Self::start) runs.
+    pub fn build() -> anyhow::Result<()> {
+        [ENCLAVE, PROXY].into_iter().try_for_each(|package| build::executable(package).map(drop))
+    }
+
     /// Builds what is to be run, imports the Iris model, and starts both programs.
     pub fn start(link: Link) -> anyhow::Result<Self> {
         let folder = tempfile::tempdir()?;
@@ -74,14 +82,14 @@ impl World {
 
 /// Starts a simulated enclave.
 pub fn enclave(authority: &Path, listen: &str, bundle: &Path) -> anyhow::Result<Process> {
-    let program = build::executable("cloister-simulated-enclave")?;
+    let program = build::executable(ENCLAVE)?;
     let (authority, bundle) = (authority.to_string_lossy(), bundle.to_string_lossy());
     Process::start(&program, &["--authority", &authority, "--listen", listen, "--model", &bundle])
 }
 
 /// Starts a proxy on a free port of loopback.
 pub fn proxy(enclaves: &[&str]) -> anyhow::Result<Process> {
-    let program = build::executable("cloister-parent-proxy")?;
+    let program = build::executable(PROXY)?;
     let mut arguments = vec!["serve", "--listen", "tcp:127.0.0.1:0"];
     for enclave in enclaves {
         arguments.extend(["--enclave", enclave]);

@@ -78,9 +78,17 @@ impl Authority {
         SimulatedNsm::new(self.clone(), identity)
     }
 
-    /// Writes `policy` to `policy.toml` in the folder `dir`, in place of what was there, and returns its path.
-    pub fn write_policy(&self, dir: &Path, policy: &Policy) -> Result<PathBuf, AuthorityError> {
+    /// Writes `policy` to `policy.toml` in the folder `dir` and returns its path.
+    ///
+    /// Models that a policy of this authority there already names are kept: another enclave shares the folder and serves them.
+    pub fn write_policy(&self, dir: &Path, mut policy: Policy) -> Result<PathBuf, AuthorityError> {
         let path = dir.join(POLICY_FILE);
+        let earlier = fs::read_to_string(&path).ok().and_then(|text| Policy::parse(&text).ok());
+        for model in earlier.iter().filter(|earlier| *earlier.root() == self.root()).flat_map(Policy::models) {
+            if policy.models().iter().all(|known| known.name != model.name) {
+                policy.add_model(model.clone());
+            }
+        }
         replace(&path, &policy.to_toml())?;
         Ok(path)
     }

@@ -1,7 +1,8 @@
 //! `cloister-simulated-enclave`: enclave-app's service without hardware. It listens on loopback or a unix socket only.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, process::ExitCode};
 
+use anyhow::anyhow;
 use clap::Parser;
 use cloister_enclave::Entropy;
 use cloister_enclave_app::{Parts, models::Models, run, server::terminated};
@@ -23,20 +24,26 @@ struct Arguments {
 }
 
 #[tokio::main]
-async fn main() -> anyhow::Result<()> {
-    let Arguments { authority: folder, listen, model } = Arguments::parse();
+async fn main() -> ExitCode {
+    match serve(Arguments::parse()).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // Every error of ours says its cause itself; anyhow's own report would say it twice.
+            eprintln!("error: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn serve(Arguments { authority: folder, listen, model }: Arguments) -> anyhow::Result<()> {
     let models = Models::from_files(&model)?;
     let authority = Authority::open_or_create(&folder)?;
-    let policy_file = folder.join("policy.toml");
-    std::fs::write(&policy_file, policy(&authority, &models.manifest()).to_toml())?;
+    let policy_file = authority.write_policy(&folder, policy(&authority, &models.manifest()))?;
 
-    let listener = LocalListener::bind(&listen).await?;
+    let listener = LocalListener::bind(&listen).await.map_err(|error| anyhow!("listening on {listen}: {error}"))?;
     eprintln!("SIMULATED enclave: no hardware protects it and its documents prove nothing");
     println!("listening on {}, policy {}", listener.address()?, policy_file.display());
     let attester = authority.enclave(Identity::random());
-    run(Parts { attester, listener, entropy: Entropy::from_kernel()?, models }, async {
-        let _ = terminated().await;
-    })
-    .await?;
+    run(Parts { attester, listener, entropy: Entropy::from_kernel()?, models }, terminated()?).await?;
     Ok(())
 }

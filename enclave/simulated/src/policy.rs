@@ -29,16 +29,32 @@ mod tests {
 
     use super::*;
 
+    fn model(name: &str, byte: u8) -> ManifestModel {
+        let (bundle, description) = (Sha384([byte; 48]), Sha384([byte; 48]));
+        ManifestModel { name: name.to_owned(), bundle, version: "1".to_owned(), description }
+    }
+
+    #[test]
+    fn enclaves_that_share_a_folder_keep_each_others_models() {
+        let folder = tempfile::tempdir().unwrap();
+        let write = |authority: &Authority, models: &[ManifestModel]| {
+            let path = authority.write_policy(folder.path(), policy(authority, models)).unwrap();
+            Policy::parse(&std::fs::read_to_string(path).unwrap()).unwrap()
+        };
+        let digests = |policy: &Policy| {
+            policy.models().iter().map(|model| (model.name.clone(), model.digest)).collect::<Vec<_>>()
+        };
+        let (ours, other) = (Authority::ephemeral(), Authority::ephemeral());
+        write(&ours, &[model("iris", 1), model("wine", 2)]);
+        let second = write(&ours, &[model("iris", 3)]);
+        assert_eq!(digests(&second), [("iris".to_owned(), Sha384([3; 48])), ("wine".to_owned(), Sha384([2; 48]))]);
+        assert_eq!(digests(&write(&other, &[model("iris", 4)])), [("iris".to_owned(), Sha384([4; 48]))]);
+    }
+
     #[test]
     fn the_policy_survives_its_file() {
         let authority = Authority::ephemeral();
-        let model = ManifestModel {
-            name: "iris".to_owned(),
-            bundle: Sha384([1; 48]),
-            version: "1".to_owned(),
-            description: Sha384([2; 48]),
-        };
-        let policy = policy(&authority, &[model]);
+        let policy = policy(&authority, &[model("iris", 1)]);
         let read = Policy::parse(&policy.to_toml()).unwrap();
         assert_eq!(read.root(), &authority.root());
         assert!(read.root().is_simulated());

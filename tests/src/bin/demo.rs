@@ -71,7 +71,10 @@ const BANNER: &str = "\
 
 async fn demo(story: &Story) -> anyhow::Result<Value> {
     story.say(BANNER);
-    eprintln!("building and starting the simulated enclave and the proxy …");
+    eprintln!("building the simulated enclave and the proxy …");
+    let started = Instant::now();
+    tokio::task::spawn_blocking(World::build).await??;
+    let build = started.elapsed();
 
     let started = Instant::now();
     let data = Iris::load()?;
@@ -133,6 +136,7 @@ async fn demo(story: &Story) -> anyhow::Result<Value> {
     story.say(format!("   bytes up {}, down {}, evaluation keys {key_bytes}", answer.bytes.0, answer.bytes.1));
     let Timing { encrypt, exchange, receipt, decrypt } = answer.timing;
     let phases = [
+        ("build", build),
         ("import", import),
         ("start", start),
         ("connect", connect),
