@@ -313,8 +313,7 @@ impl VerificationError {
             }
             Self::PublicKeyMismatch { .. } | Self::StatementMismatch { .. } => {
                 "Send nothing on this connection: something between you and the enclave ends TLS or forwards the answer of \
-                 another session. Where that is intended (a load balancer, SageMaker), the policy and the command must \
-                 both allow it."
+                 another session."
             }
             Self::PolicyExpired { .. } => {
                 "Get the current policy from whoever publishes the releases; policies expire so that an old copy cannot \

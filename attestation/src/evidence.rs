@@ -273,11 +273,11 @@ impl EvidenceError {
     /// What a person does about it.
     pub fn remedy(&self) -> String {
         match self {
-            Self::Document(error) => error.remedy(),
+            Self::Document(error) if !matches!(error.step(), Step::PublicKey | Step::Statement) => error.remedy(),
             Self::Model { source, .. } => source.remedy(),
             Self::NoReceipts => "Ask for evidence of an answer; this file shows none.".to_owned(),
             Self::Format(FormatError::Newer { .. }) => "Update Cloister on this machine.".to_owned(),
-            Self::Format(_) | Self::ManifestMismatch { .. } | Self::Receipt { .. } | Self::UnknownBundle { .. } => {
+            Self::Document(_) | Self::Format(_) | Self::ManifestMismatch { .. } | Self::Receipt { .. } | Self::UnknownBundle { .. } => {
                 "Do not rely on this file: it was changed, or put together from different sessions. Ask its sender for the \
                  original."
                     .to_owned()

@@ -123,14 +123,17 @@ impl Policy {
         self
     }
 
-    /// Adds a release, in place of one of the same name. None of its PCRs may be all zeros.
+    /// Adds a release, in place of one of the same name. None of its PCRs may be all zeros, and a revoked one stays revoked.
     pub fn add_release(&mut self, release: Release) -> Result<(), PolicyError> {
         release.check()?;
-        self.source = None;
         match self.releases.iter_mut().find(|known| known.name == release.name) {
+            Some(known) if known.revoked.is_some() && release.revoked.is_none() => {
+                return Err(PolicyError::Revoked { release: release.name });
+            }
             Some(known) => *known = release,
             None => self.releases.push(release),
         }
+        self.source = None;
         Ok(())
     }
 
@@ -314,6 +317,15 @@ mod tests {
     #[test]
     fn an_empty_policy_accepts_nothing() {
         assert_eq!(policy(&[]).measured_release(&document([1, 2, 3]), NOW), Err(VerificationError::EmptyPolicy));
+    }
+
+    #[test]
+    fn a_revoked_release_is_not_added_again() {
+        let mut policy = policy(&[("1.0", [1, 2, 3])]);
+        policy.revoke("1.0", "leaked").unwrap();
+        let error = policy.add_release(release("1.0", [1, 2, 3])).unwrap_err();
+        assert_eq!(error.code(), "policy_revoked");
+        assert_eq!(policy.releases()[0].revoked.as_deref(), Some("leaked"));
     }
 
     #[test]

@@ -74,8 +74,7 @@ impl AttestedConnection {
 async fn attest(transport: &mut Transport, policy: &Policy) -> Result<VerifiedEnclave, Error> {
     let challenge = Challenge { nonce: Nonce::random(), channel: transport.channel(), spki: transport.spki().to_vec() };
     let answer = transport.post(paths::ATTESTATION, ATTESTATION_MEDIA_TYPE, challenge.nonce.0.to_vec()).await?;
-    let presentation =
-        Presentation::from_cbor(&answer.body).map_err(|error| Error::BadAnswer { reason: error.to_string() })?;
+    let presentation = Presentation::from_cbor(&answer.body)?;
     let now = Timestamp::now();
     let enclave = UnverifiedDocument::parse(&presentation.document)?
         .authenticate(policy.root(), At::<Live>::now(now))?

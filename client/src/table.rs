@@ -23,6 +23,10 @@ impl Table {
         if let Some(twice) = header.iter().enumerate().find(|(i, name)| header[..*i].contains(name)) {
             return Err(TableError::DuplicateColumn { column: twice.1.clone() });
         }
+        // pandas writes 0, 1, 2 … where columns have no names, so whole numbers pass.
+        if let Some(cell) = header.iter().find(|name| name.contains('.') && name.parse::<f64>().is_ok()) {
+            return Err(TableError::NoHeader { cell: cell.clone() });
+        }
         let mut records = Vec::new();
         for record in reader.into_records() {
             let record = record?;
@@ -75,11 +79,9 @@ impl Table {
 
     /// The texts of one column.
     pub fn texts(&self, name: &str) -> Result<Vec<&str>, TableError> {
-        let index = self
-            .header
-            .iter()
-            .position(|column| column == name)
-            .ok_or_else(|| TableError::Columns { expected: vec![name.to_owned()], found: self.header.clone() })?;
+        let position = self.header.iter().position(|column| column == name);
+        let index =
+            position.ok_or_else(|| TableError::NoColumn { column: name.to_owned(), found: self.header.clone() })?;
         Ok(self.records.iter().map(|(_, record)| &record[index]).collect())
     }
 
@@ -129,6 +131,20 @@ pub enum TableError {
         /// What the header names.
         found: Vec<String>,
     },
+    /// A column that was asked for is not there.
+    #[error("there is no column {column:?}; there are {}", quoted(found))]
+    NoColumn {
+        /// The name that was asked for.
+        column: String,
+        /// What the header names.
+        found: Vec<String>,
+    },
+    /// The first line is no header.
+    #[error("the first line looks like data: it contains the number {cell}")]
+    NoHeader {
+        /// A number of the first line.
+        cell: String,
+    },
     /// An empty cell.
     #[error("line {line}, column {column:?}: the cell is empty")]
     MissingCell {
@@ -167,6 +183,8 @@ impl TableError {
             Self::Empty => "empty_table",
             Self::DuplicateColumn { .. } => "duplicate_column",
             Self::Columns { .. } => "wrong_columns",
+            Self::NoColumn { .. } => "no_column",
+            Self::NoHeader { .. } => "no_header",
             Self::MissingCell { .. } => "missing_cell",
             Self::NotANumber { .. } => "not_a_number",
             Self::NotFinite { .. } => "not_finite",
@@ -176,12 +194,16 @@ impl TableError {
     /// What to do about it.
     pub fn remedy(&self) -> String {
         match self {
-            Self::Csv(_) => "give every line as many cells as the header, separated by commas".into(),
+            Self::Csv(_) => {
+                "give a UTF-8 file with a header, cells separated by commas, and as many of them in every line".into()
+            }
             Self::Empty => "give a header line with the column names, and at least one row".into(),
             Self::DuplicateColumn { .. } => "rename or remove one of the two".into(),
             Self::Columns { .. } => {
                 "name the columns in the header line as the model does; their order does not matter".into()
             }
+            Self::NoColumn { .. } => "name one of the columns that are there".into(),
+            Self::NoHeader { .. } => "put a line with the names of the columns in front".into(),
             Self::MissingCell { .. } => "fill the cell or remove the row: a missing value has no encryption".into(),
             Self::NotANumber { .. } | Self::NotFinite { .. } => "write a finite decimal number".into(),
         }
@@ -242,6 +264,9 @@ mod tests {
         assert_eq!(table("a,b\n1,2\n3\n").unwrap_err().to_string(), "line 3 has 1 cells, the header has 2");
         assert!(matches!(table(""), Err(TableError::Empty)));
         assert!(matches!(table("a,b\n"), Err(TableError::Empty)));
+        assert!(matches!(table("5.1,3.5\n4.9,3.0\n"), Err(TableError::NoHeader { cell }) if cell == "5.1"));
+        assert!(table("0,1\n4.9,3.0\n").is_ok());
+        assert!(matches!(table("a,b\n1,2\n").unwrap().texts("c"), Err(TableError::NoColumn { .. })));
         assert!(matches!(table("a,a\n1,2\n"), Err(TableError::DuplicateColumn { .. })));
         assert!(matches!(Table::read(&b"a,b\n\xff,1\n"[..]), Err(TableError::Csv(_))));
     }

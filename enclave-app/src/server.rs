@@ -17,6 +17,8 @@ use tokio::{
     time::{sleep, timeout},
 };
 
+use tokio_io_timeout::TimeoutStream;
+
 use crate::log::{self, Event};
 
 /// Connections served at once; further ones wait in the listener's backlog.
@@ -69,7 +71,10 @@ async fn connection<Io>(io: Io, identity: &TlsIdentity, app: Router, watcher: Wa
 where
     Io: tokio::io::AsyncRead + tokio::io::AsyncWrite + Send + Unpin + 'static,
 {
-    let Ok(Ok((stream, channel))) = timeout(limits::HANDSHAKE_TIMEOUT, identity.accept(io)).await else {
+    // A peer that asks and never reads would hold its slot for ever.
+    let mut io = TimeoutStream::new(io);
+    io.set_write_timeout(Some(limits::REQUEST_DEADLINE));
+    let Ok(Ok((stream, channel))) = timeout(limits::HANDSHAKE_TIMEOUT, identity.accept(Box::pin(io))).await else {
         log::event(Event::HandshakeFailed, 0);
         return;
     };

@@ -253,6 +253,9 @@ impl BundleError {
     /// What a person does about it.
     pub fn remedy(&self) -> String {
         match self {
+            Self::Format(FormatError::Malformed { .. }) => {
+                "give a bundle: cloister model import FILE.onnx --out NAME.cloister makes one".into()
+            }
             Self::Format(error) => error.remedy(),
             Self::Description(error) => error.remedy(),
             _ => "import the model again; this file was not made by an unchanged Cloister".into(),

@@ -113,7 +113,7 @@ fn describe(error: &de::Error<std::io::Error>) -> String {
     match error {
         de::Error::Io(_) => "it ends too early".into(),
         de::Error::Syntax(offset) => format!("no CBOR at byte {offset}"),
-        de::Error::Semantic(_, reason) => reason.clone(),
+        de::Error::Semantic(_, reason) => reason.escape_debug().take(200).collect(),
         de::Error::RecursionLimitExceeded => "nested too deeply".into(),
     }
 }

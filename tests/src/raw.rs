@@ -1,6 +1,6 @@
 //! A client that verifies nothing and sends whatever it is told: what an attacker would write.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{io, net::SocketAddr, sync::Arc};
 
 use anyhow::Context;
 use bytes::Bytes;
@@ -14,8 +14,8 @@ use rustls::{
     crypto::aws_lc_rs,
     pki_types::{CertificateDer, ServerName, UnixTime},
 };
-use tokio::net::TcpStream;
-use tokio_rustls::TlsConnector;
+use tokio::{io::AsyncWriteExt, net::TcpStream};
+use tokio_rustls::{TlsConnector, client::TlsStream};
 
 /// A TLS session with anybody.
 #[derive(Debug)]
@@ -28,15 +28,7 @@ pub struct RawClient {
 impl RawClient {
     /// Connects.
     pub async fn connect(address: SocketAddr) -> anyhow::Result<Self> {
-        let mut config = ClientConfig::builder_with_provider(aws_lc_rs::default_provider().into())
-            .with_protocol_versions(&[&rustls::version::TLS13])?
-            .dangerous()
-            .with_custom_certificate_verifier(Arc::new(Anybody))
-            .with_no_client_auth();
-        config.alpn_protocols = vec![b"http/1.1".to_vec()];
-        let tcp = TcpStream::connect(address).await?;
-        tcp.set_nodelay(true)?;
-        let tls = TlsConnector::from(Arc::new(config)).connect(ServerName::try_from("enclave.invalid")?, tcp).await?;
+        let tls = handshake(address).await?;
         let channel = Channel::TlsExporter(tls.get_ref().1.export_keying_material([0; 32], EXPORTER_LABEL, None)?);
         let (requests, connection) = http1::handshake(TokioIo::new(tls)).await?;
         tokio::spawn(connection);
@@ -60,6 +52,29 @@ impl RawClient {
         let body = response.into_body().collect().await.context("reading the answer")?;
         Ok((status, body.to_bytes()))
     }
+}
+
+/// Asks for `path` again and again and reads no answer, until the other side ends the connection; how it did.
+pub async fn ask_without_reading(address: SocketAddr, path: &str) -> anyhow::Result<io::Error> {
+    let mut tls = handshake(address).await?;
+    let request = format!("GET {path} HTTP/1.1\r\nhost: enclave.invalid\r\n\r\n");
+    loop {
+        if let Err(error) = tls.write_all(request.as_bytes()).await {
+            return Ok(error);
+        }
+    }
+}
+
+async fn handshake(address: SocketAddr) -> anyhow::Result<TlsStream<TcpStream>> {
+    let mut config = ClientConfig::builder_with_provider(aws_lc_rs::default_provider().into())
+        .with_protocol_versions(&[&rustls::version::TLS13])?
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(Anybody))
+        .with_no_client_auth();
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    let tcp = TcpStream::connect(address).await?;
+    tcp.set_nodelay(true)?;
+    Ok(TlsConnector::from(Arc::new(config)).connect(ServerName::try_from("enclave.invalid")?, tcp).await?)
 }
 
 #[derive(Debug)]

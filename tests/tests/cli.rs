@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "what helps a test may fail it")]
 
 use std::{
+    ffi::OsStr,
     fs,
     path::{Path, PathBuf},
     process::{Command, Output, Stdio},
@@ -71,6 +72,11 @@ fn alone_it_prints_three_lines_to_go_on_with() {
     assert_eq!(cloister(&["frobnicate"]).exit, 2);
     assert_eq!(cloister(&["frobnicate", "--json"]).json()["error"]["code"], "usage");
     assert_eq!(cloister(&["--help"]).exit, 0);
+    let unreadable = std::os::unix::ffi::OsStrExt::from_bytes(b"\xff");
+    assert_eq!(
+        Command::new(&*CLOISTER).args([OsStr::new("verify"), unreadable]).output().unwrap().status.code(),
+        Some(2)
+    );
 }
 
 #[test]
@@ -125,6 +131,14 @@ fn a_session_by_hand_verifies_infers_and_proves() {
     let closed = child.wait_with_output().unwrap();
     assert_eq!(closed.status.code(), Some(0));
     assert!(!String::from_utf8_lossy(&closed.stderr).contains("panicked"));
+    // But a refusal stays one, whoever reads it.
+    let mut child = Command::new(&*CLOISTER)
+        .args(["verify-receipt", &changed, "--policy", &policy, "--json"])
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    drop(child.stdout.take());
+    assert_eq!(child.wait().unwrap().code(), Some(3));
 }
 
 #[test]
@@ -220,9 +234,34 @@ fn bad_rows_are_refused_with_line_and_column() {
 
     let clipped = infer(&table("5.1,3.5,1.4,99\n"));
     let clipped: Vec<&str> = clipped.iter().map(String::as_str).chain(["--clip", "--json"]).collect();
-    assert_eq!(cloister(&clipped).json()["clipped"], 1);
+    let clipped = cloister(&clipped).json();
+    assert_eq!((&clipped["clipped"], &clipped["uncertain"]), (&1.into(), &1.into()));
+    assert_eq!(
+        clipped["predictions"][1]["certain"], false,
+        "a moved value says nothing certain about the one in the file"
+    );
+    assert_eq!(clipped["predictions"][0]["certain"], true);
+
+    // A bad row after the first request: nothing is sent, and nothing of the outputs is lost.
+    let out = write(world.folder(), "earlier.csv", "kept");
+    let many = format!("{}5.1,3.5,1.4,99\n", "5.1,3.5,1.4,0.2\n".repeat(400));
+    let arguments = infer(&table(&many));
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).chain(["--out", &out]).collect();
+    let (message, remedy) = Outcome::assert_fails(&arguments, 6, "out_of_range");
+    assert!(message.contains("line 403") && remedy.contains("--clip"), "{message} {remedy}");
+    assert_eq!(
+        cloister(&[&arguments[..], &["--json"]].concat()).json()["verified"],
+        true,
+        "it was not the evaluator's fault"
+    );
+    assert_eq!(fs::read_to_string(&out).unwrap(), "kept");
+    let unwritable: Vec<&str> =
+        arguments.iter().copied().take(7).chain(["--in", &arguments[8], "--out", "/nonexistent/out"]).collect();
+    Outcome::assert_fails(&unwritable, 6, "file");
 
     let input = table("");
+    let no_column = ["infer", &endpoint, "--policy", &policy, "--model", "iris", "--in", &input, "--labels", "Species"];
+    Outcome::assert_fails(&no_column, 6, "no_column");
     let unknown = ["infer", &endpoint, "--policy", &policy, "--model", "wine", "--in", &input];
     let (message, _) = Outcome::assert_fails(&unknown, 6, "unknown_model");
     assert!(message.contains("wine") && message.contains("iris"), "{message}");
@@ -240,6 +279,20 @@ fn models_and_policies_are_made_shown_and_refused() {
     let inspected = cloister(&["model", "inspect", &bundle, "--json"]);
     assert_eq!(inspected.json()["digest"], imported.json()["digest"]);
     assert_eq!(cloister(&["model", "import", &onnx, "--out", &path("scaler.cloister")]).exit, 0);
+
+    let swapped = fs::read_to_string(&data)
+        .unwrap()
+        .lines()
+        .map(|line| {
+            let mut cells: Vec<&str> = line.split(',').collect();
+            cells.swap(0, 3);
+            cells.join(",") + "\n"
+        })
+        .collect::<String>();
+    let swapped = write(folder.path(), "swapped.csv", swapped);
+    let import_swapped = ["model", "import", &onnx, "--out", &path("x.cloister"), "--ranges", &swapped];
+    let (message, _) = Outcome::assert_fails(&import_swapped, 6, "mean_outside");
+    assert!(message.contains("petal width") && message.contains("swapped.csv"), "{message}");
 
     let mut changed = fs::read(&bundle).unwrap();
     let middle = changed.len() / 2;
@@ -268,6 +321,9 @@ fn models_and_policies_are_made_shown_and_refused() {
     let shown = cloister(&["policy", "show", &policy, "--json"]).json();
     assert_eq!((&shown["releases"][0]["pcr0"], &shown["models"][0]["name"]), (&pcr.into(), &"iris".into()));
     assert_eq!(shown["simulated"], false);
+    assert_eq!((&shown["channel"], &shown["max_age_s"]), (&"required".into(), &300.into()));
+    let ignored = ["policy", "add", &policy, "--model", &bundle, "--not-after", "2030-01-01T00:00:00Z"];
+    assert_eq!(cloister(&ignored).exit, 2, "an end date without a release is not silently dropped");
     let zero = write(
         folder.path(),
         "zero.json",

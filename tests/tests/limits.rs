@@ -14,7 +14,7 @@ use cloister_client::{AttestedConnection, Endpoint, Error};
 use cloister_e2e::{
     hostile::trusting,
     iris::{self, Iris},
-    raw::RawClient,
+    raw::{RawClient, ask_without_reading},
 };
 use cloister_enclave::{AttestError, Attester, Claims, Entropy};
 use cloister_enclave_app::{Parts, models::Models, run};
@@ -22,7 +22,7 @@ use cloister_inference::Bundle;
 use cloister_simulated_enclave::{Authority, Identity, LocalAddress, LocalListener, SimulatedNsm};
 use cloister_wire::{
     error::{ErrorBody, ErrorCode},
-    limits::NONCE_BYTES,
+    limits::{NONCE_BYTES, REQUEST_DEADLINE},
     paths,
 };
 use tokio::{io::AsyncReadExt, net::TcpStream, task::JoinSet};
@@ -107,6 +107,17 @@ async fn an_attester_that_fails_is_an_internal_error_until_it_recovers() {
     assert!(matches!(error, Error::Refused { code: ErrorCode::Internal, .. }), "{error}");
     broken.store(false, Ordering::Relaxed);
     AttestedConnection::open(&endpoint(address), policy()).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn peers_that_ask_and_never_read_give_their_slots_back() {
+    let authority = Authority::ephemeral();
+    let (address, _) = service(&authority, Duration::ZERO).await;
+    let path = paths::model("iris");
+    let deaf = ask_without_reading(address, &path);
+    let cut = tokio::time::timeout(6 * REQUEST_DEADLINE, deaf).await;
+    assert!(matches!(cut, Ok(Ok(_))), "the service ends a connection whose answers nobody takes: {cut:?}");
+    AttestedConnection::open(&endpoint(address), trusting(&authority, &BUNDLE)).await.unwrap();
 }
 
 #[tokio::test]

@@ -78,6 +78,12 @@ pub enum PolicyError {
         /// The name.
         name: String,
     },
+    /// A release that was revoked, which is for good.
+    #[error("release `{release}` is revoked and stays so")]
+    Revoked {
+        /// The release.
+        release: String,
+    },
     /// A release that is not there.
     #[error("the policy has no release `{name}`")]
     UnknownRelease {
@@ -101,6 +107,7 @@ impl PolicyError {
             Self::Digest { .. } => "policy_digest",
             Self::EmptyName { .. } => "policy_empty_name",
             Self::Duplicate { .. } => "policy_duplicate",
+            Self::Revoked { .. } => "policy_revoked",
             Self::UnknownRelease { .. } => "unknown_release",
         }
     }
@@ -112,6 +119,7 @@ impl PolicyError {
             Self::ZeroPcr { .. } => {
                 "Take the measurements of the build itself (measurements.json), not those of an enclave in debug mode."
             }
+            Self::Revoked { .. } => "Add the new build under a name of its own.",
             Self::UnknownRelease { .. } => "See the names with `cloister policy show`.",
             Self::Time { .. } => "Write a time with its offset, such as 2027-02-01T00:00:00Z, without quotes.",
             _ => "Correct the file, or make a new one with `cloister policy new`; every key is checked on purpose.",

@@ -4,6 +4,7 @@ use std::{io, path::Path};
 
 use cloister_attestation::{EvidenceError, PolicyError, VerificationError};
 use cloister_client::{Error, TableError};
+use cloister_inference::BundleError;
 
 pub(crate) const INTERNAL: u8 = 1;
 pub(crate) const USAGE: u8 = 2;
@@ -63,10 +64,12 @@ impl Failure {
         Self::bad_input(error.code(), format!("{}: {error}", path.display()), error.remedy())
     }
 
-    /// The error of one row, with the line of the file it came from in front.
-    pub(crate) fn at_line(mut self, line: u64) -> Self {
-        self.message = format!("line {line}: {}", self.message);
-        self
+    pub(crate) fn table(path: &Path, error: &TableError) -> Self {
+        Self::bad_input(error.code(), format!("{}: {error}", path.display()), error.remedy())
+    }
+
+    pub(crate) fn bundle(path: &Path, error: &BundleError) -> Self {
+        Self::bad_input(error.code(), format!("{}: {error}", path.display()), error.remedy())
     }
 }
 
@@ -95,11 +98,5 @@ impl From<Error> for Failure {
         let failure = Self::new(exit, error.code(), error.to_string(), error.remedy());
         let Error::NotVerified(cause) = error else { return failure };
         Self { step: Some(cause.step().number()), ..failure }
-    }
-}
-
-impl From<TableError> for Failure {
-    fn from(error: TableError) -> Self {
-        Self::bad_input(error.code(), error.to_string(), error.remedy())
     }
 }

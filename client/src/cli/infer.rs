@@ -7,14 +7,15 @@ use std::{
 };
 
 use clap::{Args, ValueEnum};
-use cloister_client::{Prediction, Table};
+use cloister_attestation::Evidence;
+use cloister_client::{Prediction, Table, TableError};
 use cloister_inference::{Description, EncryptError};
 use serde_json::{Value, json};
 
 use super::{
     Evaluator,
     failure::Failure,
-    output::{Output, write_stdout},
+    output::{Output, short, write_stdout},
 };
 
 /// Encrypt rows, have them evaluated, decrypt the answer
@@ -40,7 +41,7 @@ pub(crate) struct Infer {
     /// Column of the input with the true labels; prints the accuracy
     #[arg(long, value_name = "COLUMN")]
     labels: Option<String>,
-    /// Move values outside the declared range to its edge instead of refusing them
+    /// Move values outside the declared range to its edge instead of refusing them; such rows are never `certain`
     #[arg(long)]
     clip: bool,
 }
@@ -53,8 +54,10 @@ enum Format {
 
 impl Infer {
     pub(crate) async fn run(&self, output: &mut Output) -> Result<(), Failure> {
-        let table = Table::read(open(&self.input)?)?;
-        let truth = self.labels.as_deref().map(|column| table.texts(column)).transpose()?;
+        self.check_outputs()?;
+        let bad_table = |error: TableError| Failure::table(&self.input, &error);
+        let table = Table::read(open(&self.input)?).map_err(bad_table)?;
+        let truth = self.labels.as_deref().map(|column| table.texts(column)).transpose().map_err(bad_table)?;
 
         let mut connection = self.evaluator.connect(output).await?;
         let enclave = connection.enclave();
@@ -67,59 +70,87 @@ impl Infer {
         let mut model = connection.model(&self.model).await?;
         let description = model.description().clone();
         let columns: Vec<&str> = description.features().iter().map(|feature| feature.name.as_str()).collect();
-        let mut rows = table.numbers(&columns)?;
-        if self.clip {
-            let clipped = clip(&mut rows, &description);
-            output.set("clipped", clipped);
-            output.note(format!("clipped {clipped} values to the declared ranges"));
-        }
+        let mut rows = table.numbers(&columns).map_err(bad_table)?;
+        let moved = if self.clip { clip(&mut rows, &description) } else { vec![false; rows.len()] };
+        // All of them, before the first is sent.
+        description.encode(&rows).map_err(|error| locate(&error, &table))?;
 
         let mut predictions = Vec::with_capacity(rows.len());
         let (mut up, mut down) = (0, 0);
-        let batch = description.rows_per_request();
-        for (index, rows_of_request) in rows.chunks(batch).enumerate() {
-            let first = index * batch;
-            let answer = model.infer(rows_of_request).await.map_err(|error| locate(error, &table, first))?;
+        for rows_of_request in rows.chunks(description.rows_per_request()) {
+            let answer = match model.infer(rows_of_request).await {
+                Ok(answer) => answer,
+                Err(error) => {
+                    // What was signed until then is worth keeping, above all after a dishonest answer.
+                    self.write_evidence(&connection.evidence(), output)?;
+                    return Err(error.into());
+                }
+            };
             predictions.extend(answer.predictions);
             up += answer.bytes.0;
             down += answer.bytes.1;
-            if rows.len() > batch {
+            if predictions.len() < rows.len() {
                 output.note(format!("{} of {} rows", predictions.len(), rows.len()));
             }
         }
+        // The label of what was sent says nothing certain about what was in the file.
+        for (prediction, moved) in predictions.iter_mut().zip(&moved) {
+            prediction.certain &= !moved;
+        }
 
+        self.write_evidence(&connection.evidence(), output)?;
         self.write(&predictions, &description, output)?;
+        output.set("bytes_up", up);
+        output.set("bytes_down", down);
+        output.note(format!("{} rows; {up} bytes up, {down} down, all of it encrypted", predictions.len()));
+        self.summarise(&predictions, &moved, &description, output);
+        if let Some(truth) = truth {
+            compare(&predictions, &truth, &description, output);
+        }
+        Ok(())
+    }
+
+    /// What cannot be written is found out before anything is asked for. Nothing is truncated yet.
+    fn check_outputs(&self) -> Result<(), Failure> {
+        let files =
+            [Some(&self.out), self.evidence.as_ref()].into_iter().flatten().filter(|path| *path != Path::new("-"));
+        for path in files {
+            let opened = File::options().append(true).create(true).open(path);
+            opened.map_err(|error| Failure::file(path, &error))?;
+        }
+        Ok(())
+    }
+
+    fn summarise(&self, predictions: &[Prediction], moved: &[bool], description: &Description, output: &mut Output) {
+        let clipped = moved.iter().filter(|moved| **moved).count();
         let uncertain = predictions.iter().filter(|prediction| !prediction.certain).count();
         output.set("rows", predictions.len());
         output.set("bound", description.bound());
+        output.set("clipped", clipped);
         output.set("uncertain", uncertain);
-        output.set("bytes_up", up);
-        output.set("bytes_down", down);
-        output.note(format!(
-            "{} rows, every logit within {:e} of the model's; {up} bytes up, {down} down, all of it encrypted",
-            predictions.len(),
-            description.bound()
-        ));
-        if uncertain > 0 {
-            output.note(format!("{uncertain} labels are closer to another one than the bound: marked certain=false"));
+        output.note(format!("every logit is within {:.3e} of the model's for the values sent", description.bound()));
+        if clipped > 0 {
+            output.note(format!("rows with values moved to the edge of their range, never certain: {clipped}"));
         }
-        if let Some(truth) = truth {
-            let right = predictions.iter().zip(&truth).filter(|(p, truth)| p.label.to_string() == **truth).count();
-            let accuracy = right as f64 / truth.len() as f64;
-            output.set("accuracy", accuracy);
-            output.note(format!("accuracy {accuracy:.4} ({right} of {})", truth.len()));
+        if uncertain > clipped {
+            output.note(format!(
+                "rows whose label is closer to another than the bound, not certain: {}",
+                uncertain - clipped
+            ));
         }
-        if let Some(path) = &self.evidence {
-            for (index, evidence) in connection.evidence().iter().enumerate() {
-                // One file, unless the connection was attested again on the way.
-                let mut name = path.clone().into_os_string();
-                if index > 0 {
-                    name.push(format!(".{}", index + 1));
-                }
-                let path = PathBuf::from(name);
-                std::fs::write(&path, evidence.to_cbor()).map_err(|error| Failure::file(&path, &error))?;
-                output.note(format!("evidence: {}", path.display()));
+    }
+
+    fn write_evidence(&self, evidence: &[Evidence], output: &Output) -> Result<(), Failure> {
+        let Some(path) = &self.evidence else { return Ok(()) };
+        for (index, evidence) in evidence.iter().enumerate() {
+            // One file, unless the connection was attested again on the way.
+            let mut name = path.clone().into_os_string();
+            if index > 0 {
+                name.push(format!(".{}", index + 1));
             }
+            let path = PathBuf::from(name);
+            std::fs::write(&path, evidence.to_cbor()).map_err(|error| Failure::file(&path, &error))?;
+            output.note(format!("evidence: {}", path.display()));
         }
         Ok(())
     }
@@ -135,8 +166,10 @@ impl Infer {
             Format::Json => format!("{:#}\n", predictions_json(predictions, description)),
         };
         if to_stdout {
-            write_stdout(&text);
-            return Ok(());
+            return match write_stdout(&text) {
+                true => Ok(()),
+                false => Err(Failure::internal(&"stdout cannot be written")),
+            };
         }
         File::create(&self.out)
             .and_then(|mut file| file.write_all(text.as_bytes()))
@@ -152,34 +185,47 @@ fn open(path: &Path) -> Result<Box<dyn Read>, Failure> {
     Ok(Box::new(file))
 }
 
-/// Errors of one row name its line in the file; nothing of its request was sent.
-fn locate(error: cloister_client::Error, table: &Table, first: usize) -> Failure {
-    let row = match &error {
-        cloister_client::Error::Encrypt(
-            EncryptError::OutOfRange { row, .. }
-            | EncryptError::NotFinite { row, .. }
-            | EncryptError::WrongWidth { row, .. },
-        ) => Some(*row),
-        _ => None,
-    };
-    let failure = Failure::from(error);
-    match row {
-        Some(row) => failure.at_line(table.line(first + row)),
-        None => failure,
+/// Errors of one row name its line in the file.
+fn locate(error: &EncryptError, table: &Table) -> Failure {
+    match error {
+        EncryptError::OutOfRange { row, column, value, low, high } => Failure::bad_input(
+            error.code(),
+            format!(
+                "line {}, column {column:?}: {value} is outside the model's range, {} to {}",
+                table.line(*row),
+                short(*low),
+                short(*high)
+            ),
+            "check the value and its unit, pass --clip to move it to the edge, or ask for a model with a wider range",
+        ),
+        _ => Failure::bad_input(error.code(), error.to_string(), error.remedy()),
     }
 }
 
-/// Moves values to the edges of their ranges; how many were moved.
-fn clip(rows: &mut [Vec<f64>], description: &Description) -> usize {
-    let mut clipped = 0;
-    for row in rows {
+/// Moves values to the edges of their ranges; which rows were changed.
+fn clip(rows: &mut [Vec<f64>], description: &Description) -> Vec<bool> {
+    let clip_row = |row: &mut Vec<f64>| {
+        let mut moved = false;
         for (value, feature) in row.iter_mut().zip(description.features()) {
             let inside = value.clamp(feature.low, feature.high);
-            clipped += usize::from(inside != *value);
+            moved |= inside != *value;
             *value = inside;
         }
+        moved
+    };
+    rows.iter_mut().map(clip_row).collect()
+}
+
+/// Accuracy, and a word on labels that the model cannot give.
+fn compare(predictions: &[Prediction], truth: &[&str], description: &Description, output: &mut Output) {
+    let right = predictions.iter().zip(truth).filter(|(p, truth)| p.label.to_string() == **truth).count();
+    let accuracy = right as f64 / truth.len() as f64;
+    output.set("accuracy", accuracy);
+    output.note(format!("accuracy {accuracy:.4} ({right} of {})", truth.len()));
+    let labels: Vec<String> = description.labels().iter().map(ToString::to_string).collect();
+    if let Some(unknown) = truth.iter().find(|truth| !labels.iter().any(|label| label == *truth)) {
+        output.note(format!("note: the model never says {unknown:?}; its labels are {}", labels.join(", ")));
     }
-    clipped
 }
 
 fn predictions_json(predictions: &[Prediction], description: &Description) -> Value {

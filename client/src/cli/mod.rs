@@ -12,7 +12,7 @@ mod verify_receipt;
 
 use std::{path::PathBuf, process::ExitCode};
 
-use clap::{Args, CommandFactory, Parser, Subcommand, error::ErrorKind};
+use clap::{Args, Parser, Subcommand, error::ErrorKind};
 use cloister_client::{AttestedConnection, Endpoint, Policy};
 
 use self::{failure::Failure, output::Output};
@@ -96,8 +96,10 @@ pub(crate) fn run() -> ExitCode {
         Err(error) => return usage(&error),
     };
     let Some(command) = arguments.command else {
-        output::write_stdout(GETTING_STARTED);
-        return ExitCode::SUCCESS;
+        let mut output = Output::new(arguments.json);
+        output.line(GETTING_STARTED.trim_end());
+        output.set("usage", GETTING_STARTED);
+        return output.finish(Ok(()));
     };
     let mut output = Output::new(arguments.json);
     let outcome = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
@@ -122,14 +124,11 @@ async fn dispatch(command: Command, output: &mut Output) -> Result<(), Failure> 
 /// clap's own texts, and its exit codes: 0 for help and version, 2 for usage. With `--json`, one object all the same.
 fn usage(error: &clap::Error) -> ExitCode {
     let asked_for = matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion);
-    if !asked_for && std::env::args().any(|argument| argument == "--json") {
+    if !asked_for && std::env::args_os().any(|argument| argument == "--json") {
         let message = error.to_string();
-        let message = message.lines().next().unwrap_or_default().trim_start_matches("error: ").to_owned();
+        let lines = message.lines().map(str::trim).take_while(|line| !line.is_empty()).collect::<Vec<_>>();
+        let message = lines.join(" ").trim_start_matches("error: ").to_owned();
         return Output::new(true).finish(Err(Failure::usage(message)));
-    }
-    if error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
-        let _ = Arguments::command().print_help();
-        return ExitCode::from(failure::USAGE);
     }
     let _ = error.print();
     ExitCode::from(if asked_for { 0 } else { failure::USAGE })

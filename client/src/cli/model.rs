@@ -4,11 +4,14 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
 use cloister_attestation::Sha384;
-use cloister_client::Table;
-use cloister_inference::{Bundle, FeatureRange, ImportOptions, SelfCheck, import};
+use cloister_client::{Table, TableError};
+use cloister_inference::{Bundle, FeatureRange, ImportError, ImportOptions, SelfCheck, import};
 use serde_json::{Value, json};
 
-use super::{failure::Failure, output::Output};
+use super::{
+    failure::Failure,
+    output::{Output, short},
+};
 
 /// Make and inspect model bundles
 #[derive(Debug, Subcommand)]
@@ -24,14 +27,14 @@ pub(crate) enum Model {
 pub(crate) struct Import {
     /// What skl2onnx writes for StandardScaler + LogisticRegression
     onnx: PathBuf,
-    /// The bundle to write; by convention NAME.cloister
+    /// The bundle to write, in place of what is there; by convention NAME.cloister
     #[arg(long, value_name = "FILE")]
     out: PathBuf,
     /// Largest distance of a decrypted logit from the model's own, proved
     #[arg(long, value_name = "E", default_value_t = 1e-3)]
     precision: f64,
-    /// CSV file whose numeric columns name the features and give their ranges (widened by 10 % of the span on each side);
-    /// without it, 8 standard deviations around the scaler's means
+    /// CSV file whose numeric columns, in the order of the training columns, name the features and give their ranges
+    /// (widened by 10 % of the span on each side); without it, 8 standard deviations around the scaler's means
     #[arg(long, value_name = "DATA.csv")]
     ranges: Option<PathBuf>,
     /// Name that clients ask for; by default the bundle's file name without extension
@@ -69,7 +72,9 @@ impl Import {
             feature_names: None,
         };
         let imported = import(&onnx, &options).map_err(|error| {
-            Failure::bad_input(error.code(), format!("{}: {error}", self.onnx.display()), error.remedy())
+            let about_ranges = matches!(error, ImportError::Columns { .. } | ImportError::MeanOutside { .. });
+            let file = self.ranges.as_ref().filter(|_| about_ranges).unwrap_or(&self.onnx);
+            Failure::bad_input(error.code(), format!("{}: {error}", file.display()), error.remedy())
         })?;
         std::fs::write(&self.out, imported.bundle.to_bytes()).map_err(|error| Failure::file(&self.out, &error))?;
         show(&imported.bundle, output);
@@ -83,9 +88,7 @@ impl Import {
 impl Inspect {
     fn run(&self, output: &mut Output) -> Result<(), Failure> {
         let bytes = read(&self.file)?;
-        let bundle = Bundle::from_bytes(&bytes).map_err(|error| {
-            Failure::bad_input(error.code(), format!("{}: {error}", self.file.display()), error.remedy())
-        })?;
+        let bundle = Bundle::from_bytes(&bytes).map_err(|error| Failure::bundle(&self.file, &error))?;
         show(&bundle, output);
         Ok(())
     }
@@ -102,8 +105,9 @@ fn stem(path: &Path) -> String {
 /// Names and ranges of the numeric columns of a CSV file.
 fn ranges(path: &Path) -> Result<Vec<FeatureRange>, Failure> {
     let file = std::fs::File::open(path).map_err(|error| Failure::file(path, &error))?;
-    let table = Table::read(file)?;
-    Ok(table.ranges(&table.numeric_columns())?)
+    let bad_table = |error: TableError| Failure::table(path, &error);
+    let table = Table::read(file).map_err(bad_table)?;
+    table.ranges(&table.numeric_columns()).map_err(bad_table)
 }
 
 fn show(bundle: &Bundle, output: &mut Output) {
@@ -121,7 +125,7 @@ fn show(bundle: &Bundle, output: &mut Output) {
     output.line("features (rows outside these ranges are refused):");
     let mut features: Vec<Value> = Vec::new();
     for feature in description.features() {
-        output.line(format!("  {:<24} {} to {}", feature.name, feature.low, feature.high));
+        output.line(format!("  {:<24} {} to {}", feature.name, short(feature.low), short(feature.high)));
         features.push(json!({"name": feature.name, "low": feature.low, "high": feature.high}));
     }
     output.set("features", features);

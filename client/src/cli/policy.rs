@@ -1,12 +1,13 @@
 //! `cloister policy`
 
 use std::{
+    io::ErrorKind,
     path::{Path, PathBuf},
     time::Duration,
 };
 
 use clap::{Args, Subcommand};
-use cloister_attestation::{PolicyModel, Release, Sha384, Timestamp};
+use cloister_attestation::{ChannelRule, Pins, PolicyModel, Release, Sha384, Timestamp};
 use cloister_inference::Bundle;
 use serde_json::{Value, json};
 
@@ -44,10 +45,10 @@ pub(crate) struct Add {
     #[arg(long, value_name = "FILE", requires = "name", required_unless_present = "model")]
     measurements: Option<PathBuf>,
     /// Name of the release
-    #[arg(long, value_name = "RELEASE")]
+    #[arg(long, value_name = "RELEASE", requires = "measurements")]
     name: Option<String>,
     /// Last time that documents of this release are accepted
-    #[arg(long, value_name = "RFC3339", value_parser = rfc3339)]
+    #[arg(long, value_name = "RFC3339", value_parser = rfc3339, requires = "measurements")]
     not_after: Option<Timestamp>,
     /// A bundle whose digest to accept, under the bundle's own name
     #[arg(long, value_name = "FILE")]
@@ -77,7 +78,14 @@ impl New {
         let policy = cloister_attestation::Policy::new(expires);
         std::fs::File::create_new(&self.file)
             .and_then(|mut file| std::io::Write::write_all(&mut file, policy.to_toml().as_bytes()))
-            .map_err(|error| Failure::file(&self.file, &error))?;
+            .map_err(|error| match error.kind() {
+                ErrorKind::AlreadyExists => Failure::bad_input(
+                    "file",
+                    format!("{} exists, and is not overwritten", self.file.display()),
+                    "choose another name, or change it with: cloister policy add",
+                ),
+                _ => Failure::file(&self.file, &error),
+            })?;
         output.line(format!(
             "{} accepts nothing yet. Next: cloister policy add {} --measurements measurements.json --name RELEASE --model FILE.cloister",
             self.file.display(),
@@ -98,9 +106,7 @@ impl Add {
         }
         if let Some(path) = &self.model {
             let bytes = std::fs::read(path).map_err(|error| Failure::file(path, &error))?;
-            let bundle = Bundle::from_bytes(&bytes).map_err(|error| {
-                Failure::bad_input(error.code(), format!("{}: {error}", path.display()), error.remedy())
-            })?;
+            let bundle = Bundle::from_bytes(&bytes).map_err(|error| Failure::bundle(path, &error))?;
             policy.add_model(PolicyModel { name: bundle.name().to_owned(), digest: Sha384(bundle.digest()) });
         }
         std::fs::write(&self.file, policy.to_toml()).map_err(|error| Failure::file(&self.file, &error))?;
@@ -127,7 +133,7 @@ fn measurements(path: &Path) -> Result<[[u8; 48]; 3], Failure> {
         Failure::bad_input(
             "bad_measurements",
             format!("{}: {what}", path.display()),
-            "give the JSON that cargo image or nitro-cli build-enclave prints: {\"Measurements\": {\"PCR0\": \"…\", \"PCR1\": \"…\", \"PCR2\": \"…\"}}",
+            "give the JSON that nitro-cli build-enclave prints: {\"Measurements\": {\"PCR0\": \"…\", \"PCR1\": \"…\", \"PCR2\": \"…\"}}",
         )
     };
     let json: Value = serde_json::from_str(&text).map_err(|error| wrong(&error.to_string()))?;
@@ -146,7 +152,9 @@ fn show(policy: &cloister_attestation::Policy, output: &mut Output) {
     output.set("expired", expired);
     output.set("root", policy.root().fingerprint());
     output.line(format!("expires {}{}", policy.expires(), if expired { "  EXPIRED" } else { "" }));
-    output.line(format!("root    {}", policy.root().fingerprint()));
+    let whose = if policy.root().is_simulated() { "SIMULATED" } else { "AWS Nitro G1" };
+    output.line(format!("root    {whose} {}", policy.root().fingerprint()));
+    show_conditions(policy, output);
 
     let mut releases: Vec<Value> = Vec::new();
     for Release { name, pcrs, not_after, revoked } in policy.releases() {
@@ -172,4 +180,30 @@ fn show(policy: &cloister_attestation::Policy, output: &mut Output) {
         models.push(json!({"name": name, "digest": digest.to_string()}));
     }
     output.set("models", models);
+}
+
+/// What else must hold, beside releases and models.
+fn show_conditions(policy: &cloister_attestation::Policy, output: &mut Output) {
+    let channel = match policy.channel() {
+        ChannelRule::Required => "required",
+        ChannelRule::Optional => "optional",
+    };
+    let Pins { pcr3, pcr4, pcr8, module_id, region } = policy.pins();
+    output.set("channel", channel);
+    output.set("max_age_s", policy.max_age().as_secs());
+    output.line(format!("channel {channel}, documents at most {} s old", policy.max_age().as_secs()));
+    let pins = [
+        ("pcr3", pcr3.map(hex::encode)),
+        ("pcr4", pcr4.map(hex::encode)),
+        ("pcr8", pcr8.map(hex::encode)),
+        ("module_id", module_id.clone()),
+        ("region", region.clone()),
+    ];
+    let mut object = serde_json::Map::new();
+    for (name, value) in pins {
+        let Some(value) = value else { continue };
+        output.line(format!("pin     {name} {value}"));
+        object.insert(name.to_owned(), value.into());
+    }
+    output.set("pins", object);
 }

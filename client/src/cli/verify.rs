@@ -2,7 +2,12 @@
 
 use clap::Args;
 
-use super::{Evaluator, failure::Failure, models, output::Output};
+use super::{
+    Evaluator,
+    failure::Failure,
+    models,
+    output::{Output, label},
+};
 
 /// Verify the evaluator at an endpoint
 #[derive(Debug, Args)]
@@ -16,7 +21,8 @@ impl Verify {
         let connection = self.evaluator.connect(output).await?;
         let enclave = connection.enclave();
         output.steps(enclave.steps());
-        output.line(format!("\nVERIFIED: {} runs release {}", enclave.module_id(), enclave.release()));
+        let simulated = label(enclave.simulated());
+        output.line(format!("\n{simulated}VERIFIED: {} runs release {}", enclave.module_id(), enclave.release()));
         models::show(enclave, output);
         Ok(())
     }

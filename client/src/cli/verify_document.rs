@@ -6,7 +6,11 @@ use clap::Args;
 use cloister_attestation::{Archival, At, AuthenticDocument, Root, Timestamp, UnverifiedDocument};
 use serde_json::Value;
 
-use super::{failure::Failure, load_policy, output::Output};
+use super::{
+    failure::Failure,
+    load_policy,
+    output::{Output, label},
+};
 
 /// Verify an attestation document in a file: raw COSE_Sign1, as the NSM returns it
 #[derive(Debug, Args)]
@@ -59,12 +63,14 @@ impl VerifyDocument {
         output.simulated(document.simulated());
         describe(&document, output);
         output.steps(document.steps());
+        let simulated = label(document.simulated());
         match policy {
             Some(policy) => {
                 let accepted = document.require(&policy, Timestamp::now())?;
                 output.set("release", accepted.release());
                 output.set("policy", "applied");
-                output.line(format!("\nAUTHENTIC, and the policy accepts it: release {}", accepted.release()));
+                output
+                    .line(format!("\n{simulated}AUTHENTIC, and the policy accepts it: release {}", accepted.release()));
             }
             None => {
                 output.set("policy", "none");

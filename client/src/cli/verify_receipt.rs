@@ -6,7 +6,11 @@ use clap::Args;
 use cloister_attestation::{Evidence, Receipt, Timestamp};
 use serde_json::{Value, json};
 
-use super::{failure::Failure, load_policy, output::Output};
+use super::{
+    failure::Failure,
+    load_policy,
+    output::{Output, label},
+};
 
 /// Verify the receipts in an evidence file, offline
 #[derive(Debug, Args)]
@@ -35,7 +39,8 @@ impl VerifyReceipt {
         output.set("module_id", enclave.module_id());
         output.set("document_time", enclave.timestamp().to_string());
         output.steps(enclave.steps());
-        output.line(format!("\nVERIFIED: {}, release {}", enclave.module_id(), enclave.release()));
+        let simulated = label(enclave.simulated());
+        output.line(format!("\n{simulated}VERIFIED: {}, release {}", enclave.module_id(), enclave.release()));
         let mut receipts: Vec<Value> = Vec::new();
         for Receipt { request, response, bundle, parameters, module_id: _, time } in enclave.receipts() {
             output.line(format!(

@@ -3,6 +3,7 @@
 mod encoding;
 mod error;
 mod prediction;
+mod random;
 mod secret_key;
 mod session;
 

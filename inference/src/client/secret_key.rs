@@ -2,12 +2,9 @@
 
 use std::fmt;
 
-use tfhe::core_crypto::prelude::{
-    DefaultRandomGenerator, GlweDimension, SecretRandomGenerator, Seeder,
-    allocate_and_generate_new_binary_glwe_secret_key,
-};
 use zeroize::Zeroizing;
 
+use super::random;
 use crate::parameters::ParameterSet;
 use crate::ring::{continue_below_zero, correlate};
 
@@ -18,14 +15,13 @@ pub(crate) struct SecretKey {
 }
 
 impl SecretKey {
-    pub(crate) fn generate(parameters: ParameterSet, seeder: &mut dyn Seeder) -> Self {
-        let mut generator = SecretRandomGenerator::<DefaultRandomGenerator>::new(seeder.seed());
-        let (dimension, size) = (GlweDimension(1), parameters.polynomial_size());
-        let key = allocate_and_generate_new_binary_glwe_secret_key::<u64, _>(dimension, size, &mut generator);
-        // tfhe's key does not erase itself: take its memory over, not a copy of it.
-        let mut words = Zeroizing::new(key.into_container());
-        words.reverse();
-        words.iter_mut().for_each(|word| *word = word.wrapping_neg());
+    /// N bits of the operating system's randomness. No generator stands between that could be found in memory later.
+    pub(crate) fn generate(parameters: ParameterSet) -> Self {
+        let degree = parameters.polynomial_size().0;
+        let mut bytes = Zeroizing::new(vec![0u8; degree / 8]);
+        random::fill(&mut bytes);
+        let mut words = Zeroizing::new(Vec::with_capacity(degree));
+        words.extend((0..degree).map(|index| u64::from(bytes[index / 8] >> (index % 8) & 1).wrapping_neg()));
         Self { words }
     }
 
@@ -67,13 +63,11 @@ impl SecretKey {
 
 #[cfg(test)]
 mod tests {
-    use tfhe::core_crypto::prelude::new_seeder;
-
     use super::*;
 
     #[test]
     fn a_key_is_binary_balanced_and_fresh() {
-        let generate = || SecretKey::generate(ParameterSet::N2048TUniform17, new_seeder().as_mut());
+        let generate = || SecretKey::generate(ParameterSet::N2048TUniform17);
         let (one, other) = (generate(), generate());
         assert!(one.words.iter().all(|&word| word == 0 || word == u64::MAX));
         let weight = one.words.iter().filter(|&&word| word != 0).count();
@@ -83,7 +77,7 @@ mod tests {
 
     #[test]
     fn a_key_is_never_printed() {
-        let key = SecretKey::generate(ParameterSet::N2048TUniform17, new_seeder().as_mut());
+        let key = SecretKey::generate(ParameterSet::N2048TUniform17);
         assert_eq!(format!("{key:?}"), "SecretKey(…)");
     }
 }

@@ -2,11 +2,12 @@
 
 use std::fmt;
 
-use tfhe::core_crypto::commons::math::random::RandomGenerator;
-use tfhe::core_crypto::prelude::{DefaultRandomGenerator, new_seeder};
+use tfhe::core_crypto::commons::math::random::{RandomGenerator, Seed};
+use tfhe::core_crypto::prelude::DefaultRandomGenerator;
 use zeroize::Zeroizing;
 
 use super::error::{DecryptError, EncryptError};
+use super::random;
 use super::secret_key::{ContinuedMask, SecretKey};
 use crate::bits::unpack;
 use crate::description::Description;
@@ -57,11 +58,10 @@ impl Session {
     ///
     /// If the machine has no source of entropy.
     pub fn new(description: &Description) -> Self {
-        let mut seeder = new_seeder();
         Self {
             description: description.clone(),
-            key: SecretKey::generate(description.parameters(), seeder.as_mut()),
-            noise: RandomGenerator::new(seeder.seed()),
+            key: SecretKey::generate(description.parameters()),
+            noise: noise_generator(),
         }
     }
 
@@ -154,12 +154,16 @@ impl fmt::Debug for Session {
 
 /// 32 bytes for a mask, never used before.
 fn fresh_seed() -> [u8; SEED_LEN] {
-    let mut seeder = new_seeder();
     let mut seed = [0; SEED_LEN];
-    let (low, high) = seed.split_at_mut(SEED_LEN / 2);
-    low.copy_from_slice(&seeder.seed().0.to_le_bytes());
-    high.copy_from_slice(&seeder.seed().0.to_le_bytes());
+    random::fill(&mut seed);
     seed
+}
+
+/// tfhe's generator of noise, from 128 bits of the operating system's randomness.
+fn noise_generator() -> RandomGenerator<DefaultRandomGenerator> {
+    let mut seed = Zeroizing::new([0; 16]);
+    random::fill(&mut *seed);
+    RandomGenerator::new(Seed(u128::from_le_bytes(*seed)))
 }
 
 fn write_request(packing: &Packing, rows: usize, seed: &[u8; SEED_LEN], bodies: &[u64]) -> Vec<u8> {

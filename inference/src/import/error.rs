@@ -25,7 +25,7 @@ pub enum ImportError {
         reason: String,
     },
     /// A node that no linear classifier has, or not so.
-    #[error("node {node:?} ({op}): {reason}")]
+    #[error("node {node:?} ({op:?}): {reason}")]
     UnsupportedNode {
         /// Its name.
         node: String,
@@ -65,6 +65,20 @@ pub enum ImportError {
         expected: usize,
         /// As many as given.
         actual: usize,
+    },
+    /// The ranges are of other data than the scaler was trained on, or of its columns in another order.
+    #[error("column {column}, {name:?}, reaches from {low} to {high}, but the scaler's mean there is {mean}")]
+    MeanOutside {
+        /// The column, counted from 1.
+        column: usize,
+        /// Its name.
+        name: String,
+        /// Its least value.
+        low: f64,
+        /// Its greatest.
+        high: f64,
+        /// What the scaler subtracts.
+        mean: f64,
     },
     /// Nothing says where the features lie.
     #[error("the model has no scaler and no ranges are given: nothing says where its features lie")]
@@ -115,6 +129,7 @@ impl ImportError {
             Self::Graph { .. } => "onnx_graph",
             Self::NotFinite { .. } => "onnx_not_finite",
             Self::Columns { .. } => "columns",
+            Self::MeanOutside { .. } => "mean_outside",
             Self::NoRanges => "no_ranges",
             Self::NoPrecision { .. } => "no_precision",
             Self::Precision { .. } => "precision",
@@ -134,6 +149,10 @@ impl ImportError {
                 "train the model again; some of its numbers are missing or have overflowed".into()
             }
             Self::Columns { expected, .. } => format!("give {expected}, in the order of the training data's columns"),
+            Self::MeanOutside { .. } => {
+                "give the training data, or data like it, with its columns in the order in which the model was trained"
+                    .into()
+            }
             Self::NoRanges => "give training data for the ranges, or put a StandardScaler before the classifier".into(),
             Self::NoPrecision { .. } => "ask for a positive number such as 0.001".into(),
             Self::Precision { reachable: Some(precision), .. } => {

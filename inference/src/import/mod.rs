@@ -124,6 +124,9 @@ fn declare_features(classifier: &Classifier, options: &ImportOptions) -> Result<
     };
     if let Some(ranges) = &options.ranges {
         check("ranges", ranges.len())?;
+        if let Some(scaler) = &classifier.scaler {
+            ranges.iter().zip(&scaler.offset).enumerate().try_for_each(check_mean)?;
+        }
         return Ok(ranges.iter().map(widen).collect());
     }
     let names = match &options.feature_names {
@@ -134,6 +137,17 @@ fn declare_features(classifier: &Classifier, options: &ImportOptions) -> Result<
     let scaler = classifier.scaler.as_ref().ok_or(ImportError::NoRanges)?;
     let columns = names.into_iter().zip(scaler.offset.iter().zip(&scaler.scale));
     Ok(columns.map(|(name, (mean, scale))| around(name, *mean, DEVIATIONS / scale.abs())).collect())
+}
+
+/// The mean of the training data lies within the range of that data, unless its columns are in another order.
+fn check_mean((index, (range, &mean)): (usize, (&FeatureRange, &f64))) -> Result<(), ImportError> {
+    let FeatureRange { name, low, high } = range;
+    // The exporter rounded the mean to float32.
+    let slack = f64::from(f32::EPSILON) * mean.abs();
+    if (low - slack..=high + slack).contains(&mean) {
+        return Ok(());
+    }
+    Err(ImportError::MeanOutside { column: index + 1, name: name.clone(), low: *low, high: *high, mean })
 }
 
 /// How far the declared range reaches if only the scaler is known.
