@@ -105,6 +105,9 @@ pub fn import(onnx: &[u8], options: &ImportOptions) -> Result<Imported, ImportEr
     description::packing(PARAMETERS, classifier.features(), classifier.labels.len())?;
     let features = declare_features(&classifier, options)?;
     features.iter().try_for_each(Feature::check)?;
+    if let (Some(ranges), Some(scaler)) = (&options.ranges, &classifier.scaler) {
+        ranges.iter().zip(&scaler.offset).enumerate().try_for_each(check_mean)?;
+    }
     let folded = FoldedModel::new(&classifier, &features);
     let plan = Plan::new(&folded, PARAMETERS, options.precision)?;
     let bundle = assemble(&classifier, features, plan, folded.errors, options)?;
@@ -124,9 +127,6 @@ fn declare_features(classifier: &Classifier, options: &ImportOptions) -> Result<
     };
     if let Some(ranges) = &options.ranges {
         check("ranges", ranges.len())?;
-        if let Some(scaler) = &classifier.scaler {
-            ranges.iter().zip(&scaler.offset).enumerate().try_for_each(check_mean)?;
-        }
         return Ok(ranges.iter().map(widen).collect());
     }
     let names = match &options.feature_names {
