@@ -17,7 +17,7 @@ mod notary;
 pub mod server;
 mod service;
 
-use std::future::Future;
+use std::{future::Future, process::ExitCode};
 
 use cloister_attestation::{Limits, Manifest};
 use cloister_enclave::{Attester, Entropy, IdentityError, Listener, TlsIdentity};
@@ -60,6 +60,18 @@ where
     server::serve(listener, identity, Service::new(models, notary).router(), shutdown).await;
     log::event(Event::Stopped, 0);
     Ok(())
+}
+
+/// Says on stderr why a program ended, and with which code. Every error of ours says its cause itself, so the chain of
+/// causes that anyhow would add says it twice.
+pub fn exit_code(outcome: anyhow::Result<()>) -> ExitCode {
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::FAILURE
+        }
+    }
 }
 
 /// The service cannot start.

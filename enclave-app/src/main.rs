@@ -5,7 +5,7 @@ use std::{path::PathBuf, process::ExitCode};
 use anyhow::anyhow;
 use clap::Parser;
 use cloister_enclave::{Entropy, NitroSecureModule, VsockListener};
-use cloister_enclave_app::{Parts, models::Models, run, server::terminated};
+use cloister_enclave_app::{Parts, exit_code, models::Models, run, server::terminated};
 
 /// vsock port of the attested TLS service.
 const PORT: u32 = 5000;
@@ -21,14 +21,7 @@ struct Arguments {
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    match serve(Arguments::parse()).await {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            // Every error of ours says its cause itself; anyhow's own report would say it twice.
-            eprintln!("error: {error}");
-            ExitCode::FAILURE
-        }
-    }
+    exit_code(serve(Arguments::parse()).await)
 }
 
 async fn serve(Arguments { models }: Arguments) -> anyhow::Result<()> {
