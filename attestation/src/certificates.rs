@@ -6,7 +6,7 @@
 mod error;
 mod names;
 
-use std::fmt;
+use std::{fmt, time::Duration};
 
 pub use error::CertificateError;
 use x509_cert::{
@@ -15,9 +15,10 @@ use x509_cert::{
     der::{Decode, asn1::ObjectIdentifier},
     ext::pkix::{BasicConstraints, KeyUsage},
     spki::{AlgorithmIdentifierOwned, SubjectPublicKeyInfoOwned},
+    time::{Time, Validity},
 };
 
-use crate::{Root, VerificationError, payload::Payload, root};
+use crate::{Root, Timestamp, VerificationError, payload::Payload, root};
 
 /// ecdsa-with-SHA384 (RFC 5758 §3.2), without parameters.
 const ECDSA_WITH_SHA384: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.10045.4.3.3");
@@ -30,6 +31,9 @@ const P384: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.132.0.34");
 
 /// An uncompressed point of P-384: `04 ‖ x ‖ y`.
 const P384_POINT: usize = 1 + 2 * 48;
+
+/// The unit of a certificate's validity; the last one counts whole.
+const SECOND: Duration = Duration::from_secs(1);
 
 /// The places in the chain of a genuine document, from the root down.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -71,46 +75,97 @@ impl fmt::Display for Link {
     }
 }
 
-/// What the leaf says, before anybody checked a signature.
-#[derive(Clone, Debug)]
-pub(crate) struct Leaf {
-    /// The region in its name.
-    pub(crate) region: String,
-    /// Its key, an uncompressed point.
+/// What the certificates of a document say. Whether they were signed by whom they name is for `chain` to decide.
+#[derive(Debug)]
+pub(crate) struct Certificates {
+    instance_name: String,
+    pub(crate) leaf_name: String,
+    /// The leaf's key, an uncompressed point.
     pub(crate) key: Vec<u8>,
+    /// First and last second of each, from the root to the leaf.
+    validity: [(Link, Timestamp, Timestamp); 5],
 }
 
-/// Checks that `payload` carries `root` and four certificates of the Nitro profile under it.
-pub(crate) fn check(payload: &Payload, root: &Root) -> Result<Leaf, VerificationError> {
-    let (first, authorities) = payload.cabundle.split_first().ok_or(CertificateError::Count { actual: 0 })?;
-    if first[..] != root.certificate()[..] {
-        let actual = root::fingerprint(first);
-        return Err(VerificationError::RootMismatch { expected: root.fingerprint().to_owned(), actual });
-    }
-    let [regional, zonal, instance] = authorities else {
-        return Err(CertificateError::Count { actual: payload.cabundle.len() }.into());
-    };
+impl Certificates {
+    /// Requires that `payload` carries `root` and four certificates of the Nitro profile under it.
+    pub(crate) fn read(payload: &Payload, root: &Root) -> Result<Self, VerificationError> {
+        let (first, authorities) = payload.cabundle.split_first().ok_or(CertificateError::Count { actual: 0 })?;
+        // 4.1
+        if first[..] != root.certificate()[..] {
+            let actual = root::fingerprint(first);
+            return Err(VerificationError::RootMismatch { expected: root.fingerprint().to_owned(), actual });
+        }
+        // 4.2
+        let [regional, zonal, instance] = authorities else {
+            return Err(CertificateError::Count { actual: payload.cabundle.len() }.into());
+        };
 
-    let anchor = decode(Link::Root, root.certificate())?;
-    let regional = authority(Link::Regional, regional, &anchor)?;
-    let zonal = authority(Link::Zonal, zonal, &regional)?;
-    let instance = authority(Link::Instance, instance, &zonal)?;
-    let leaf = end_entity(&payload.certificate, &instance)?;
-    let region = names::check(payload, &instance, &leaf)?;
-    let key = public_key(Link::Leaf, leaf.tbs_certificate().subject_public_key_info())?.to_vec();
-    Ok(Leaf { region, key })
+        let anchor = decode(Link::Root, root.certificate())?;
+        let regional = authority(Link::Regional, regional, &anchor)?;
+        let zonal = authority(Link::Zonal, zonal, &regional)?;
+        let instance = authority(Link::Instance, instance, &zonal)?;
+        let leaf = end_entity(&payload.certificate, &instance)?;
+        Ok(Self {
+            instance_name: common_name(Link::Instance, &instance)?,
+            leaf_name: common_name(Link::Leaf, &leaf)?,
+            key: public_key(Link::Leaf, leaf.tbs_certificate().subject_public_key_info())?.to_vec(),
+            validity: [
+                validity(Link::Root, &anchor),
+                validity(Link::Regional, &regional),
+                validity(Link::Zonal, &zonal),
+                validity(Link::Instance, &instance),
+                validity(Link::Leaf, &leaf),
+            ],
+        })
+    }
+
+    /// Requires that the names and PCR4 are those of the enclave of `payload`. Returns its region.
+    pub(crate) fn check_names(&self, payload: &Payload) -> Result<String, CertificateError> {
+        names::check(payload, &self.instance_name, &self.leaf_name)
+    }
+
+    /// 5.1: requires that all five are valid at `document`. Returns the time during which they are.
+    pub(crate) fn check_validity(&self, document: Timestamp) -> Result<(Timestamp, Timestamp), VerificationError> {
+        let mut common = (Timestamp::from_millis(0), Timestamp::from_millis(u64::MAX));
+        for (link, not_before, not_after) in self.validity {
+            if document < not_before {
+                return Err(VerificationError::CertificateNotYetValid { link, document, not_before });
+            }
+            if document >= not_after.plus(SECOND) {
+                return Err(VerificationError::CertificateExpired { link, document, not_after });
+            }
+            common = (common.0.max(not_before), common.1.min(not_after));
+        }
+        Ok(common)
+    }
+}
+
+/// First and last second: certificates know no smaller unit (RFC 5280 §4.1.2.5).
+fn validity(link: Link, certificate: &Certificate) -> (Link, Timestamp, Timestamp) {
+    let Validity { not_before, not_after, .. } = certificate.tbs_certificate().validity();
+    let timestamp = |time: &Time| Timestamp::from_millis(0).plus(time.to_unix_duration());
+    (link, timestamp(not_before), timestamp(not_after))
+}
+
+fn common_name(link: Link, certificate: &Certificate) -> Result<String, CertificateError> {
+    let found = certificate.tbs_certificate().subject().common_name();
+    let found = found.map_err(|error| CertificateError::Der { link, reason: error.to_string() })?;
+    Ok(found.map_or_else(String::new, |text| text.value().into_owned()))
 }
 
 fn authority(link: Link, der: &[u8], issuer: &Certificate) -> Result<Certificate, CertificateError> {
     let certificate = profile(link, der, issuer)?;
     let constraints: Option<BasicConstraints> = extension(link, &certificate)?;
     let (ca, path_length) = constraints.map_or((false, None), |found| (found.ca, found.path_len_constraint));
+    // 4.8
     if !ca {
         return Err(CertificateError::NotAnAuthority { link });
     }
+    // 4.9
     if path_length != link.path_length() {
         return Err(CertificateError::PathLength { link, expected: link.path_length(), actual: path_length });
     }
+    // 4.10
     let usage: Option<KeyUsage> = extension(link, &certificate)?;
     if !usage.is_some_and(|usage| usage.key_cert_sign()) {
         return Err(CertificateError::KeyUsage { link, expected: "keyCertSign" });
@@ -122,9 +177,11 @@ fn end_entity(der: &[u8], issuer: &Certificate) -> Result<Certificate, Certifica
     let link = Link::Leaf;
     let certificate = profile(link, der, issuer)?;
     let constraints: Option<BasicConstraints> = extension(link, &certificate)?;
+    // 4.11
     if constraints.is_some_and(|found| found.ca) {
         return Err(CertificateError::LeafIsAuthority);
     }
+    // 4.10
     let usage: Option<KeyUsage> = extension(link, &certificate)?;
     if !usage.is_some_and(|usage| usage.digital_signature()) {
         return Err(CertificateError::KeyUsage { link, expected: "digitalSignature" });
@@ -134,15 +191,20 @@ fn end_entity(der: &[u8], issuer: &Certificate) -> Result<Certificate, Certifica
 
 /// What all four have in common: strict DER, version 3, P-384 throughout, and the name of the one above as issuer.
 fn profile(link: Link, der: &[u8], issuer: &Certificate) -> Result<Certificate, CertificateError> {
+    // 4.3
     let certificate = decode(link, der)?;
     let tbs = certificate.tbs_certificate();
+    // 4.4
     if tbs.version() != Version::V3 {
         return Err(CertificateError::Version { link });
     }
+    // 4.5
     for algorithm in [tbs.signature(), certificate.signature_algorithm()] {
         signature_algorithm(link, algorithm)?;
     }
+    // 4.6
     public_key(link, tbs.subject_public_key_info())?;
+    // 4.7
     if tbs.issuer() != issuer.tbs_certificate().subject() {
         let (expected, actual) = (issuer.tbs_certificate().subject().to_string(), tbs.issuer().to_string());
         return Err(CertificateError::Issuer { link, expected, actual });

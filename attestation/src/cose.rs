@@ -30,13 +30,16 @@ impl Sign1 {
     /// The parser alone accepts an indefinite or non-minimal outer array, chunked strings, any unprotected header, a nil
     /// payload and any algorithm; comparing with the re-encoding, and each part with what it must be, refuses them all.
     pub(crate) fn parse(bytes: &[u8], algorithm: Algorithm) -> Result<Self, CoseError> {
+        // 2.2
         let sign1 = CoseSign1::from_slice(bytes).map_err(|error| CoseError::Malformed(error.to_string()))?;
+        // 2.3
         if !sign1.clone().to_vec().is_ok_and(|encoded| encoded == bytes) {
             return Err(CoseError::NotCanonical);
         }
         let signed = sign1.tbs_data(&[]);
         let CoseSign1 { protected, unprotected, payload, signature } = sign1;
 
+        // 2.4
         let protected = protected.original_data.unwrap_or_default();
         if protected != algorithm.protected {
             return Err(CoseError::Protected {
@@ -44,10 +47,13 @@ impl Sign1 {
                 actual: hex::encode(protected),
             });
         }
+        // 2.5
         if unprotected != Header::default() {
             return Err(CoseError::Unprotected);
         }
+        // 2.6
         let payload = payload.ok_or(CoseError::NoPayload)?;
+        // 2.7
         if signature.len() != algorithm.signature_length {
             return Err(CoseError::SignatureLength { expected: algorithm.signature_length, actual: signature.len() });
         }

@@ -1,16 +1,18 @@
 //! Attestation documents: read, then authenticated. Each step consumes the last one's type.
 
-use std::{marker::PhantomData, time::Duration};
+use std::{fmt, marker::PhantomData, sync::Arc, time::Duration};
 
 use aws_lc_rs::signature::{ECDSA_P384_SHA384_FIXED, UnparsedPublicKey};
 
 use crate::{
-    Challenge, FreshDocument, Pcrs, Policy, Presentation, Root, Step, StepReport, Timestamp, VerificationError,
-    certificates::{self, Leaf},
+    CertificateCache, Challenge, FreshDocument, Pcrs, Policy, Presentation, Refusal, Root, Step, StepReport, Timestamp,
+    VerificationError,
+    certificates::Certificates,
     chain,
     cose::{ES384, Sign1},
     payload::Payload,
     pcrs::{MEASURED, ZERO},
+    step::{Journal, Outcome},
     time::spoken,
 };
 
@@ -34,27 +36,49 @@ pub enum Archival {}
 /// The time as of which a document is judged.
 #[derive(Clone, Copy, Debug)]
 pub struct At<T> {
-    /// The clock to compare with, unless the document's own time is taken.
-    clock: Option<Timestamp>,
+    accepted: Accepted,
     mode: PhantomData<fn() -> T>,
+}
+
+/// The times at which a document may have been made.
+#[derive(Clone, Copy, Debug)]
+enum Accepted {
+    Any,
+    Until(Timestamp),
+    Around(Timestamp),
 }
 
 impl At<Live> {
     /// Now, by the verifier's own clock.
     pub fn now(clock: Timestamp) -> Self {
-        Self { clock: Some(clock), mode: PhantomData }
+        Self { accepted: Accepted::Around(clock), mode: PhantomData }
     }
 }
 
 impl At<Archival> {
     /// The document's own time: was it authentic when it was made?
     pub fn document() -> Self {
-        Self { clock: None, mode: PhantomData }
+        Self { accepted: Accepted::Any, mode: PhantomData }
+    }
+
+    /// The document's own time, which must not be after `clock`.
+    pub fn document_until(clock: Timestamp) -> Self {
+        Self { accepted: Accepted::Until(clock), mode: PhantomData }
     }
 
     /// A chosen time, judged as strictly as now.
     pub fn instant(clock: Timestamp) -> Self {
-        Self { clock: Some(clock), mode: PhantomData }
+        Self { accepted: Accepted::Around(clock), mode: PhantomData }
+    }
+}
+
+impl fmt::Display for Accepted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Any => f.write_str("any time: judged as of when it was made"),
+            Self::Until(clock) => write!(f, "made by {clock}, and judged as of then"),
+            Self::Around(clock) => write!(f, "made within {} of {clock}", spoken(MAX_AGE)),
+        }
     }
 }
 
@@ -64,33 +88,26 @@ pub struct UnverifiedDocument {
     bytes: Vec<u8>,
     sign1: Sign1,
     payload: Payload,
-    steps: Vec<StepReport>,
+    journal: Journal,
 }
 
 impl UnverifiedDocument {
     /// Steps 1 to 3: size, COSE and payload.
-    pub fn parse(bytes: &[u8]) -> Result<Self, VerificationError> {
-        let mut steps = Vec::new();
+    pub fn parse(bytes: &[u8]) -> Result<Self, Refusal> {
+        let mut journal = Journal::default();
 
         // 1. Size
-        if bytes.len() > MAX_DOCUMENT {
-            return Err(VerificationError::TooLarge { limit: MAX_DOCUMENT, actual: bytes.len() });
-        }
-        steps.push(StepReport::new(Step::Size, format!("{} bytes", bytes.len())));
+        journal.note(Step::Size, format!("at most {MAX_DOCUMENT} bytes"), check_size(bytes))?;
 
-        // 2. COSE: one optional tag 18, then exactly one encoding
-        let untagged = bytes.strip_prefix(&[TAG_18]).unwrap_or(bytes);
-        let sign1 = Sign1::parse(untagged, ES384)?;
-        steps.push(StepReport::new(Step::Cose, "COSE_Sign1 with ES384"));
+        // 2. COSE
+        let expected = "a COSE_Sign1 in its one encoding: ES384, no other header, 96 bytes of signature";
+        let sign1 = journal.note(Step::Cose, expected, read_cose(bytes))?;
 
         // 3. Payload
-        let payload = Payload::parse(&sign1.payload)?;
-        steps.push(StepReport::new(
-            Step::Payload,
-            format!("{}, {} PCRs", payload.module_id.escape_debug(), payload.pcrs.iter().count()),
-        ));
+        let expected = "the nine keys of a document, each once and of its type";
+        let payload = journal.note(Step::Payload, expected, read_payload(&sign1))?;
 
-        Ok(Self { bytes: bytes.to_vec(), sign1, payload, steps })
+        Ok(Self { bytes: bytes.to_vec(), sign1, payload, journal })
     }
 
     /// The time that the document claims. Only an enclave reading its own document may believe it.
@@ -104,70 +121,145 @@ impl UnverifiedDocument {
     }
 
     /// Steps 4 to 8: certificates, chain, signature, time and debug mode.
-    pub fn authenticate<T>(self, root: &Root, at: At<T>) -> Result<AuthenticDocument<T>, VerificationError> {
-        let Self { bytes, sign1, payload, mut steps } = self;
+    pub fn authenticate<T>(self, root: &Root, at: At<T>) -> Result<AuthenticDocument<T>, Refusal> {
+        self.authenticate_with(root, at, &CertificateCache::new(0))
+    }
+
+    /// As [`authenticate`](Self::authenticate), and as strict: only what follows from the certificates alone, their profile
+    /// and signatures, is not computed again for those in `cache`. Their names, and their validity when the document was
+    /// made, are.
+    pub fn authenticate_with<T>(
+        self,
+        root: &Root,
+        at: At<T>,
+        cache: &CertificateCache,
+    ) -> Result<AuthenticDocument<T>, Refusal> {
+        let Self { bytes, sign1, payload, mut journal } = self;
+        let known = cache.find(root, &payload);
+        let again = if known.is_some() { ", as verified before" } else { "" };
 
         // 4. Certificates
-        let Leaf { region, key } = certificates::check(&payload, root)?;
-        steps.push(StepReport::new(Step::Certificates, format!("root {}, region {region}", described(root))));
+        let expected = format!("{}, then four certificates of the Nitro profile, for this enclave", described(root));
+        let named = read_certificates(&payload, root, known.as_ref(), again);
+        let (certificates, region) = journal.note(Step::Certificates, expected, named)?;
 
         // 5. Chain, at the document's own time; step 7 ties that time to the clock
-        chain::verify(&payload, root)?;
-        steps.push(StepReport::new(Step::Chain, format!("valid at {}", payload.timestamp)));
+        let expected =
+            format!("ECDSA P-384 signatures up to the root, all certificates valid at {}", payload.timestamp);
+        let path = check_chain(&payload, root, &certificates, known.as_ref(), again);
+        journal.note(Step::Chain, expected, path)?;
+        cache.insert(root, &payload, &certificates);
 
         // 6. Signature
-        UnparsedPublicKey::new(&ECDSA_P384_SHA384_FIXED, &key)
+        // 6.1
+        let signature = UnparsedPublicKey::new(&ECDSA_P384_SHA384_FIXED, &certificates.key)
             .verify(&sign1.signed, &sign1.signature)
-            .map_err(|_| VerificationError::Signature)?;
-        steps.push(StepReport::new(Step::Signature, "by the leaf's key"));
+            .map(|()| ((), "by the leaf's key".to_owned()))
+            .map_err(|_| VerificationError::Signature);
+        journal.note(Step::Signature, "ECDSA P-384 by the leaf's key, over header and payload", signature)?;
 
         // 7. Time
-        if let Some(now) = at.clock {
-            check_time(payload.timestamp, now)?;
-        }
-        steps.push(StepReport::new(Step::Time, age(payload.timestamp, at.clock)));
+        journal.note(Step::Time, at.accepted.to_string(), check_time(payload.timestamp, at.accepted))?;
 
         // 8. Debug mode zeroes PCR0, 1 and 2, and only those
-        for index in MEASURED {
-            let pcr = payload.pcrs.register(index).ok_or(VerificationError::PcrMissing { index })?;
-            if *pcr == ZERO {
-                return Err(VerificationError::DebugMode { index });
-            }
-        }
-        steps.push(StepReport::new(Step::Debug, "off: PCR0, 1 and 2 are measurements"));
+        journal.note(Step::Debug, "PCR0, 1 and 2 present, none of them all zeros", check_debug(&payload.pcrs))?;
 
-        Ok(AuthenticDocument { bytes, payload, root: root.clone(), region, steps, mode: PhantomData })
+        Ok(AuthenticDocument { bytes, payload, root: root.clone(), region, journal, mode: PhantomData })
     }
+}
+
+fn check_size(bytes: &[u8]) -> Outcome<()> {
+    // 1.1
+    if bytes.len() > MAX_DOCUMENT {
+        return Err(VerificationError::TooLarge { limit: MAX_DOCUMENT, actual: bytes.len() });
+    }
+    Ok(((), format!("{} bytes", bytes.len())))
+}
+
+/// One optional tag 18, then exactly one encoding.
+fn read_cose(bytes: &[u8]) -> Outcome<Sign1> {
+    // 2.1
+    let untagged = bytes.strip_prefix(&[TAG_18]);
+    // 2.2 to 2.7
+    let sign1 = Sign1::parse(untagged.unwrap_or(bytes), ES384)?;
+    let tag = if untagged.is_some() { "with tag 18" } else { "untagged" };
+    Ok((sign1, format!("COSE_Sign1 with ES384, {tag}")))
+}
+
+fn read_payload(sign1: &Sign1) -> Outcome<Payload> {
+    let payload = Payload::parse(&sign1.payload)?;
+    let found = format!("{}, {} PCRs", payload.module_id.escape_debug(), payload.pcrs.iter().count());
+    Ok((payload, found))
+}
+
+fn read_certificates(
+    payload: &Payload,
+    root: &Root,
+    known: Option<&Arc<Certificates>>,
+    again: &str,
+) -> Outcome<(Arc<Certificates>, String)> {
+    let certificates = match known {
+        Some(known) => known.clone(),
+        None => Arc::new(Certificates::read(payload, root)?),
+    };
+    let region = certificates.check_names(payload)?;
+    let found = format!("leaf {}, region {region}{again}", certificates.leaf_name.escape_debug());
+    Ok(((certificates, region), found))
+}
+
+fn check_chain(
+    payload: &Payload,
+    root: &Root,
+    certificates: &Certificates,
+    known: Option<&Arc<Certificates>>,
+    again: &str,
+) -> Outcome<()> {
+    let (not_before, not_after) = certificates.check_validity(payload.timestamp)?;
+    if known.is_none() {
+        chain::verify(payload, root)?;
+    }
+    Ok(((), format!("valid from {not_before} to {not_after}{again}")))
+}
+
+fn check_time(document: Timestamp, accepted: Accepted) -> Outcome<()> {
+    let (earliest, now) = match accepted {
+        Accepted::Any => return Ok(((), format!("made at {document}"))),
+        Accepted::Until(now) => (Timestamp::from_millis(0), now),
+        Accepted::Around(now) => (now.minus(MAX_AGE), now),
+    };
+    // 7.1
+    if document < earliest {
+        return Err(VerificationError::DocumentTooOld { now, document, max_age: MAX_AGE });
+    }
+    // 7.2
+    if document > now.plus(MAX_AGE) {
+        return Err(VerificationError::DocumentInFuture { now, document, leeway: MAX_AGE });
+    }
+    let distance = if now < document {
+        format!("{} ahead of the clock", spoken(document.since(now)))
+    } else {
+        format!("{} ago", spoken(now.since(document)))
+    };
+    Ok(((), format!("made at {document}, {distance}")))
+}
+
+fn check_debug(pcrs: &Pcrs) -> Outcome<()> {
+    let mut found = Vec::new();
+    for index in MEASURED {
+        // 8.1
+        let pcr = pcrs.register(index).ok_or(VerificationError::PcrMissing { index })?;
+        // 8.2
+        if *pcr == ZERO {
+            return Err(VerificationError::DebugMode { index });
+        }
+        found.push(format!("PCR{index} {}…", hex::encode(&pcr[..4])));
+    }
+    Ok(((), found.join(", ")))
 }
 
 fn described(root: &Root) -> String {
     let who = if root.is_simulated() { "SIMULATED" } else { "AWS Nitro G1" };
-    format!("{who} ({}…)", &root.fingerprint()[..8])
-}
-
-fn check_time(document: Timestamp, now: Timestamp) -> Result<(), VerificationError> {
-    check_age(document, now, MAX_AGE)?;
-    if document > now.plus(MAX_AGE) {
-        return Err(VerificationError::DocumentInFuture { now, document, leeway: MAX_AGE });
-    }
-    Ok(())
-}
-
-pub(crate) fn check_age(document: Timestamp, now: Timestamp, max_age: Duration) -> Result<(), VerificationError> {
-    if document < now.minus(max_age) {
-        return Err(VerificationError::DocumentTooOld { now, document, max_age });
-    }
-    Ok(())
-}
-
-fn age(document: Timestamp, clock: Option<Timestamp>) -> String {
-    match clock {
-        None => format!("made at {document}, judged as of then"),
-        Some(now) if now < document => {
-            format!("made at {document}, {} ahead of the clock", spoken(document.since(now)))
-        }
-        Some(now) => format!("made at {document}, {} ago", spoken(now.since(document))),
-    }
+    format!("root {who} ({}…)", &root.fingerprint()[..8])
 }
 
 /// A field of a document, for people.
@@ -184,7 +276,7 @@ pub struct AuthenticDocument<T> {
     pub(crate) payload: Payload,
     pub(crate) root: Root,
     pub(crate) region: String,
-    pub(crate) steps: Vec<StepReport>,
+    pub(crate) journal: Journal,
     mode: PhantomData<fn() -> T>,
 }
 
@@ -231,7 +323,7 @@ impl<T> AuthenticDocument<T> {
 
     /// The steps passed so far.
     pub fn steps(&self) -> &[StepReport] {
-        &self.steps
+        self.journal.steps()
     }
 }
 
@@ -239,11 +331,7 @@ impl AuthenticDocument<Live> {
     /// Steps 9 to 11: it answers `challenge`, and vouches for the receipt key and the manifest of `presentation`.
     ///
     /// The statement is built from the challenge alone, except for what the commitment then shows to be the enclave's.
-    pub fn answers(
-        self,
-        challenge: &Challenge,
-        presentation: &Presentation,
-    ) -> Result<FreshDocument, VerificationError> {
+    pub fn answers(self, challenge: &Challenge, presentation: &Presentation) -> Result<FreshDocument, Refusal> {
         FreshDocument::check(self, challenge, presentation)
     }
 }
@@ -252,10 +340,10 @@ impl AuthenticDocument<Archival> {
     /// Step 12 for a document alone: `policy` accepts its release and pins, and is itself in force at `now`.
     ///
     /// This does not say that the document answers anybody: steps 9 to 11 need a challenge, or [`Evidence`](crate::Evidence).
-    pub fn require(mut self, policy: &Policy, now: Timestamp) -> Result<ArchivedDocument, VerificationError> {
-        let release = policy.release_of(&self, now)?;
-        self.steps.push(StepReport::new(Step::Policy, release.to_string()));
-        Ok(ArchivedDocument { document: self, release: release.name.clone() })
+    pub fn require(mut self, policy: &Policy, now: Timestamp) -> Result<ArchivedDocument, Refusal> {
+        let accepted = policy.release_of(&self, now).map(|release| (release.name.clone(), release.to_string()));
+        let release = self.journal.note(Step::Policy, policy.summary(), accepted)?;
+        Ok(ArchivedDocument { document: self, release })
     }
 }
 
@@ -286,20 +374,21 @@ mod tests {
     fn a_document_is_within_five_minutes_of_the_clock() {
         let now = Timestamp::from_millis(1_000_000_000);
         for document in [now.minus(MAX_AGE), now, now.plus(MAX_AGE)] {
-            assert_eq!(check_time(document, now), Ok(()));
+            assert!(check_time(document, Accepted::Around(now)).is_ok());
         }
         let instant = Duration::from_millis(1);
         let document = now.minus(MAX_AGE).minus(instant);
         let old = VerificationError::DocumentTooOld { now, document, max_age: MAX_AGE };
-        assert_eq!(check_time(document, now), Err(old));
+        assert_eq!(check_time(document, Accepted::Around(now)), Err(old));
         let document = now.plus(MAX_AGE).plus(instant);
         let future = VerificationError::DocumentInFuture { now, document, leeway: MAX_AGE };
-        assert_eq!(check_time(document, now), Err(future));
+        assert_eq!(check_time(document, Accepted::Around(now)), Err(future));
     }
 
     #[test]
     fn a_document_over_the_limit_is_not_looked_at() {
         let refused = UnverifiedDocument::parse(&[0; MAX_DOCUMENT + 1]).unwrap_err();
-        assert_eq!(refused, VerificationError::TooLarge { limit: MAX_DOCUMENT, actual: MAX_DOCUMENT + 1 });
+        assert_eq!(*refused.error, VerificationError::TooLarge { limit: MAX_DOCUMENT, actual: MAX_DOCUMENT + 1 });
+        assert_eq!((refused.step(), refused.passed), (Step::Size, Vec::new()));
     }
 }

@@ -83,6 +83,7 @@ impl VerifiedEnclave {
         parameters: &str,
     ) -> Result<Receipt, ReceiptError> {
         let receipt = self.receipt_key().verify(receipt)?;
+        // R.3
         if receipt.request != request {
             return Err(ReceiptError::RequestMismatch { expected: request, actual: receipt.request });
         }

@@ -3,9 +3,44 @@
 use std::time::Duration;
 
 use crate::{
-    CertificateError, CoseError, FormatError, PayloadError, ReceiptKeyError, Step, Timestamp, root::is_simulated,
-    time::spoken,
+    CertificateError, CoseError, FormatError, Link, PayloadError, ReceiptKeyError, Step, StepReport, Timestamp,
+    root::is_simulated, time::spoken,
 };
+
+/// Verification ended at a step: why, what would have passed, and which steps were passed before.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{error}")]
+pub struct Refusal {
+    /// The reason.
+    pub error: Box<VerificationError>,
+    /// What passes the step that failed.
+    pub expected: String,
+    /// The steps before it, and what was found in each.
+    pub passed: Vec<StepReport>,
+}
+
+impl Refusal {
+    /// The step that failed.
+    pub fn step(&self) -> Step {
+        self.error.step()
+    }
+
+    /// A stable identifier for programs.
+    pub fn code(&self) -> &'static str {
+        self.error.code()
+    }
+
+    /// What a person does about it.
+    pub fn remedy(&self) -> String {
+        self.error.remedy()
+    }
+}
+
+impl From<Refusal> for VerificationError {
+    fn from(refusal: Refusal) -> Self {
+        *refusal.error
+    }
+}
 
 /// The reason of the first step that failed, with both sides of the comparison.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -46,16 +81,20 @@ pub enum VerificationError {
         reason: String,
     },
     /// A certificate had expired when the document says it was made.
-    #[error("a certificate of the document expired at {not_after}, before the document was made at {document}")]
+    #[error("the {link} certificate expired at {not_after}, before the document was made at {document}")]
     CertificateExpired {
+        /// The certificate.
+        link: Link,
         /// The document's own time.
         document: Timestamp,
         /// The end of the certificate's validity.
         not_after: Timestamp,
     },
     /// A certificate was not valid yet when the document says it was made.
-    #[error("a certificate of the document is valid from {not_before}, after the document was made at {document}")]
+    #[error("the {link} certificate is valid from {not_before}, after the document was made at {document}")]
     CertificateNotYetValid {
+        /// The certificate.
+        link: Link,
         /// The document's own time.
         document: Timestamp,
         /// The beginning of the certificate's validity.
@@ -211,6 +250,21 @@ pub enum VerificationError {
         /// The region in the leaf's name.
         actual: String,
     },
+    /// Older than this very policy allows.
+    #[error(
+        "the document is too old for the policy: made at {document}, {} before {now}, the time on this machine (the policy \
+         allows {})",
+        spoken(now.since(*document)),
+        spoken(*max_age)
+    )]
+    OlderThanPolicyAllows {
+        /// The verifier's clock.
+        now: Timestamp,
+        /// The document's time.
+        document: Timestamp,
+        /// The policy's `max_age`.
+        max_age: Duration,
+    },
     /// TLS ends before the enclave, and the policy does not allow that.
     #[error("TLS ends before the enclave, but the policy says channel = \"required\"")]
     ChannelRequired,
@@ -239,6 +293,7 @@ impl VerificationError {
             | Self::PinnedPcrMismatch { .. }
             | Self::PinnedModuleIdMismatch { .. }
             | Self::PinnedRegionMismatch { .. }
+            | Self::OlderThanPolicyAllows { .. }
             | Self::ChannelRequired => Step::Policy,
         }
     }
@@ -273,6 +328,7 @@ impl VerificationError {
             Self::PinnedPcrMismatch { .. } => "pinned_pcr_mismatch",
             Self::PinnedModuleIdMismatch { .. } => "pinned_module_id_mismatch",
             Self::PinnedRegionMismatch { .. } => "pinned_region_mismatch",
+            Self::OlderThanPolicyAllows { .. } => "document_older_than_policy",
             Self::ChannelRequired => "channel_required",
         }
     }
@@ -339,6 +395,10 @@ impl VerificationError {
             | Self::PinnedRegionMismatch { .. } => {
                 "The program is accepted, but not where or by whom it was started. Check the [pin] table of the policy \
                  with the operator."
+            }
+            Self::OlderThanPolicyAllows { .. } => {
+                "Connect again for a fresh document, and check this machine's clock. If it happens every time, max_age in \
+                 the policy is shorter than this connection takes."
             }
             Self::ChannelRequired => {
                 "Connect to the enclave's TLS port. If TLS has to end before it, the policy must say \

@@ -4,9 +4,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     Archival, At, AuthenticDocument, Channel, FormatError, Manifest, ModelError, Policy, Receipt, ReceiptError,
-    ReceiptPublicKey, Sha384, Statement, Step, StepReport, Timestamp, UnverifiedDocument, VerificationError,
+    ReceiptPublicKey, Refusal, Sha384, Statement, Step, StepReport, Timestamp, UnverifiedDocument,
     cbor::{self, Bytes, Format, VERSION},
-    document::{MAX_AGE, shown},
+    fresh::{check_public_key, check_statement},
 };
 
 /// Room for thousands of receipts.
@@ -44,6 +44,7 @@ impl Evidence {
 
     /// Reads what [`to_cbor`](Self::to_cbor) wrote, at most 16 MiB.
     pub fn from_cbor(bytes: &[u8]) -> Result<Self, EvidenceError> {
+        // E.1
         let Wire { v: _, policy, document, manifest, receipts, statement } = FORMAT.decode(bytes)?;
         Ok(Self {
             document: document.0,
@@ -56,10 +57,11 @@ impl Evidence {
 
     /// Decides whether `policy` accepts the enclave and every receipt.
     ///
-    /// The document is judged as of its own time, `policy` as of `now`. Nobody's challenge is compared: that was for the
+    /// The document is judged as of its own time, which is not after `now`, and `policy` as of `now`. Nobody's challenge is compared: that was for the
     /// client that got the answer.
     pub fn verify(&self, policy: &Policy, now: Timestamp) -> Result<ArchivedEnclave, EvidenceError> {
-        let document = UnverifiedDocument::parse(&self.document)?.authenticate(policy.root(), At::document())?;
+        let document =
+            UnverifiedDocument::parse(&self.document)?.authenticate(policy.root(), At::document_until(now))?;
         let mut enclave = ArchivedEnclave::check(document, self, policy, now)?;
         if self.receipts.is_empty() {
             return Err(EvidenceError::NoReceipts);
@@ -104,45 +106,31 @@ impl ArchivedEnclave {
     ) -> Result<Self, EvidenceError> {
         let Evidence { document: _, statement, manifest, receipts: _, policy: recorded_policy } = evidence;
 
-        // 7. Time: the past, by any clock
-        let made = document.timestamp();
-        if made > now.plus(MAX_AGE) {
-            return Err(VerificationError::DocumentInFuture { now, document: made, leeway: MAX_AGE }.into());
-        }
-
         // 9. Nonce: was for the client
-        document.steps.push(StepReport::new(Step::Nonce, "not compared: it was for the client that connected"));
+        let found = Ok(((), "not compared: it was for the client that connected".to_owned()));
+        document.journal.note(Step::Nonce, "any: the client compared it", found)?;
 
         // 10. Public key
         let statement = Statement::from_cbor(statement)?;
-        if document.public_key() != Some(&statement.spki) {
-            let (expected, actual) = (hex::encode(&statement.spki), shown(document.public_key()));
-            return Err(VerificationError::PublicKeyMismatch { expected, actual }.into());
-        }
-        document.steps.push(StepReport::new(Step::PublicKey, "the one in the statement"));
+        let key = check_public_key(&document, &statement.spki);
+        document.journal.note(Step::PublicKey, "the TLS key in the statement", key)?;
 
         // 11. Statement
-        let commitment = statement.user_data();
-        if document.user_data() != Some(&commitment) {
-            let (expected, actual) = (hex::encode(commitment), shown(document.user_data()));
-            return Err(VerificationError::StatementMismatch { expected, actual }.into());
-        }
+        // E.2
         let digest = Sha384::of(manifest);
         if digest != statement.manifest {
             return Err(EvidenceError::ManifestMismatch { expected: statement.manifest, actual: digest });
         }
-        let manifest = Manifest::from_cbor(manifest)?;
-        let receipt_key = ReceiptPublicKey::from_spki(&statement.receipt_key).map_err(VerificationError::ReceiptKey)?;
-        document.steps.push(StepReport::new(
-            Step::Statement,
-            format!("channel {}, {} models", statement.channel.name(), manifest.models.len()),
-        ));
+        let expected = format!("user_data {}, of the statement", hex::encode(statement.user_data()));
+        let vouched = check_statement(&document, &statement, manifest);
+        let (manifest, receipt_key) = document.journal.note(Step::Statement, expected, vouched)?;
 
         // 12. Policy
-        let release = policy.release_of(&document, now)?;
-        policy.check_channel(&statement.channel)?;
-        document.steps.push(StepReport::new(Step::Policy, release.to_string()));
-        let release = release.name.clone();
+        let accepted = policy.release_of(&document, now).and_then(|release| {
+            policy.check_channel(&statement.channel)?;
+            Ok((release.name.clone(), release.to_string()))
+        });
+        let release = document.journal.note(Step::Policy, policy.summary(), accepted)?;
         let (receipts, recorded_policy) = (Vec::new(), *recorded_policy);
         Ok(Self { document, release, statement, manifest, receipt_key, receipts, recorded_policy })
     }
@@ -150,6 +138,7 @@ impl ArchivedEnclave {
     /// Requires that the enclave signed `receipt` within the hour, and served its model under a name for which `policy`
     /// accepts it.
     fn accept(&self, index: usize, receipt: &[u8], policy: &Policy) -> Result<Receipt, EvidenceError> {
+        // E.3
         let refused = |source| EvidenceError::Receipt { index, source };
         let receipt = self.receipt_key.verify(receipt).map_err(refused)?;
         receipt.check_origin(self.module_id(), self.timestamp()).map_err(refused)?;
@@ -181,6 +170,11 @@ impl ArchivedEnclave {
     /// When its document was made, by the NSM's clock.
     pub fn timestamp(&self) -> Timestamp {
         self.document.timestamp()
+    }
+
+    /// Its document.
+    pub fn document(&self) -> &AuthenticDocument<Archival> {
+        &self.document
     }
 
     /// How the client's connection reached it.
@@ -218,7 +212,7 @@ pub enum EvidenceError {
     Format(#[from] FormatError),
     /// The document is not accepted.
     #[error(transparent)]
-    Document(#[from] VerificationError),
+    Document(#[from] Refusal),
     /// Another manifest than the one in the statement.
     #[error("the manifest is not the one that the enclave vouched for\n  expected {expected}\n  actual   {actual}")]
     ManifestMismatch {

@@ -1,31 +1,6 @@
-//! Strict verification of AWS Nitro attestation documents: policy, statement, receipts and evidence.
+#![doc = include_str!("../README.md")]
 //!
-//! A client that is about to send data asks one question first: *which program will evaluate it, at the other end of this
-//! connection, now?* An AWS Nitro Enclave answers with a document that its hardware signed. This crate decides whether to
-//! believe it. It is synchronous, opens no connection and asks for no time: callers pass in what differs.
-//!
-//! # The paved path
-//!
-//! Every step consumes the type of the last one, so the dangerous order does not compile.
-//!
-//! ```
-//! use cloister_attestation::{At, Challenge, Live, Policy, Presentation, Timestamp, UnverifiedDocument, VerifiedEnclave};
-//!
-//! fn verify(challenge: &Challenge, answer: &[u8], policy: &Policy) -> Result<VerifiedEnclave, Box<dyn std::error::Error>> {
-//!     let now = Timestamp::now();
-//!     let presentation = Presentation::from_cbor(answer)?;
-//!     let enclave = UnverifiedDocument::parse(&presentation.document)? //   1 to 3: size, COSE, payload
-//!         .authenticate(policy.root(), At::<Live>::now(now))? //            4 to 8: certificates, chain, signature, time, debug
-//!         .answers(challenge, &presentation)? //                            9 to 11: nonce, public key, statement
-//!         .require(policy, now)?; //                                        12: policy
-//!     Ok(enclave)
-//! }
-//! ```
-//!
-//! The [`Challenge`] is made of the client's own nonce, its own TLS exporter and the certificate it saw. The
-//! [`VerifiedEnclave`] then gives out accepted models ([`VerifiedEnclave::model`]), checks what comes back
-//! ([`VerifiedEnclave::check_receipt`]) and writes [`Evidence`], which anybody can verify later, offline
-//! ([`Evidence::verify`]). Inside the enclave, [`Statement::user_data`] and [`Receipt::sign`] are the other half.
+//! # What does not compile
 //!
 //! A document that was judged as of its own time never leads to a connection:
 //!
@@ -37,11 +12,6 @@
 //! }
 //! ```
 //!
-//! # Errors
-//!
-//! Every error carries both sides of the comparison that failed, a stable `code()` for programs, and a `remedy()` for
-//! people; a [`VerificationError`] also names the [`Step`].
-//!
 //! # Layout
 //!
 //! ```text
@@ -51,6 +21,7 @@
 //!   certificates  the profile and names of the five certificates
 //!   chain         path validation
 //!   root          what all trust begins with
+//!   cache         certificates that were validated before
 //! fresh         documents that answer a challenge
 //!   presentation  nonce, challenge and answer
 //!   statement     what an enclave commits to
@@ -63,6 +34,10 @@
 //! cbor, digest, time
 //! ```
 
+#[doc = include_str!("../VERIFICATION.md")]
+pub mod verification {}
+
+mod cache;
 mod cbor;
 mod certificates;
 mod chain;
@@ -85,19 +60,20 @@ mod statement;
 mod step;
 mod time;
 
+pub use cache::CertificateCache;
 pub use cbor::FormatError;
 pub use certificates::{CertificateError, Link};
 pub use cose::CoseError;
 pub use digest::{ParseDigestError, Sha384};
 pub use document::{Archival, ArchivedDocument, At, AuthenticDocument, Live, UnverifiedDocument};
 pub use enclave::VerifiedEnclave;
-pub use error::VerificationError;
+pub use error::{Refusal, VerificationError};
 pub use evidence::{ArchivedEnclave, Evidence, EvidenceError};
 pub use fresh::FreshDocument;
 pub use manifest::{Limits, Manifest, ManifestModel, ModelError};
 pub use payload::PayloadError;
 pub use pcrs::Pcrs;
-pub use policy::{ChannelRule, Pins, Policy, PolicyError, PolicyModel, Release};
+pub use policy::{ChannelRule, Pins, Policy, PolicyError, PolicyModel, PolicyWarning, Release, Standing};
 pub use presentation::{Challenge, Nonce, Presentation};
 pub use receipt::{Receipt, ReceiptError};
 pub use receipt_key::{ReceiptKey, ReceiptKeyError, ReceiptPublicKey};

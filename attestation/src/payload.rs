@@ -20,6 +20,12 @@ use crate::{
 /// The longest `user_data`, `nonce` and `public_key`. The NSM's own limits are 512, 512 and 1024.
 const MAX_FIELD: usize = 1024;
 
+/// The longest `module_id`; a genuine one has 39 bytes.
+const MAX_MODULE_ID: usize = 256;
+
+/// The longest certificate (AWS, attestation process, 2.2); genuine ones have 533 to 814 bytes.
+const MAX_CERTIFICATE: usize = 1024;
+
 /// The longest chain of certificate authorities that is looked at; a genuine one has four.
 const MAX_CABUNDLE: usize = 8;
 
@@ -39,20 +45,29 @@ pub(crate) struct Payload {
 
 impl Payload {
     pub(crate) fn parse(bytes: &[u8]) -> Result<Self, PayloadError> {
+        // 3.1 to 3.3
         let map: Map<'_> = serde_cbor::from_slice(bytes).map_err(|error| PayloadError::Malformed(error.to_string()))?;
         let Map { module_id, digest, timestamp, pcrs, certificate, cabundle, public_key, user_data, nonce } = map;
+        // 3.4
         if digest != "SHA384" {
             return Err(PayloadError::Digest { actual: digest.to_owned() });
         }
+        // 3.7; the other end of it while reading
         if cabundle.0.is_empty() {
             return Err(PayloadError::EmptyCabundle);
         }
+        // 3.8 and 3.9
+        within("module_id", MAX_MODULE_ID, module_id.as_bytes())?;
         Ok(Self {
             module_id: module_id.to_owned(),
             timestamp: Timestamp::from_millis(timestamp),
             pcrs: pcrs.check()?,
-            certificate: certificate.to_vec(),
-            cabundle: cabundle.0.into_iter().map(<[u8]>::to_vec).collect(),
+            certificate: within("certificate", MAX_CERTIFICATE, certificate)?,
+            cabundle: cabundle
+                .0
+                .into_iter()
+                .map(|der| within("cabundle", MAX_CERTIFICATE, der))
+                .collect::<Result<_, _>>()?,
             public_key: field("public_key", public_key)?,
             user_data: field("user_data", user_data)?,
             nonce: field("nonce", nonce)?,
@@ -61,12 +76,14 @@ impl Payload {
 }
 
 fn field(name: &'static str, value: Option<&[u8]>) -> Result<Option<Vec<u8>>, PayloadError> {
-    match value {
-        Some(bytes) if bytes.len() > MAX_FIELD => {
-            Err(PayloadError::FieldTooLong { field: name, limit: MAX_FIELD, actual: bytes.len() })
-        }
-        other => Ok(other.map(<[u8]>::to_vec)),
+    value.map(|bytes| within(name, MAX_FIELD, bytes)).transpose()
+}
+
+fn within(field: &'static str, limit: usize, bytes: &[u8]) -> Result<Vec<u8>, PayloadError> {
+    if bytes.len() > limit {
+        return Err(PayloadError::FieldTooLong { field, limit, actual: bytes.len() });
     }
+    Ok(bytes.to_vec())
 }
 
 /// The map as it stands in the document.
@@ -226,9 +243,11 @@ struct RawPcrs<'a>(BTreeMap<u8, &'a [u8]>);
 impl RawPcrs<'_> {
     fn check(self) -> Result<Pcrs, PayloadError> {
         let register = |(index, value): (u8, &[u8])| {
+            // 3.5
             if index > MAX_INDEX {
                 return Err(PayloadError::PcrIndex { index, max: MAX_INDEX });
             }
+            // 3.6
             let length = value.len();
             let value =
                 value.try_into().map_err(|_| PayloadError::PcrLength { index, expected: 48, actual: length })?;

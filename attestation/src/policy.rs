@@ -5,13 +5,19 @@
 
 mod error;
 mod file;
+mod pins;
 mod release;
+mod text;
+mod warning;
 
 use std::time::Duration;
 
 pub use error::PolicyError;
-pub use release::Release;
+pub use pins::Pins;
+pub use release::{Release, Standing};
+pub use warning::PolicyWarning;
 
+use self::text::{check_name, check_reason};
 use crate::{
     AuthenticDocument, Channel, ModelError, Root, Sha384, Timestamp, VerificationError,
     document::MAX_AGE,
@@ -50,6 +56,11 @@ impl Policy {
     /// Reads a policy file, at most 1 MiB. Unknown keys are errors.
     pub fn parse(text: &str) -> Result<Self, PolicyError> {
         file::read(text)
+    }
+
+    /// Reads the bytes of a policy file, as [`parse`](Self::parse) reads its text.
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self, PolicyError> {
+        file::read_bytes(bytes)
     }
 
     /// Writes a policy file: the same policy always gives the same text, with comments for who reviews it.
@@ -116,20 +127,24 @@ impl Policy {
         self
     }
 
-    /// Sets where and by whom an enclave must have been started.
-    pub fn with_pins(mut self, pins: Pins) -> Self {
+    /// Sets where and by whom an enclave must have been started. A pin of all zeros is refused: it pins nothing.
+    pub fn with_pins(mut self, pins: Pins) -> Result<Self, PolicyError> {
+        pins.check()?;
         self.source = None;
         self.pins = pins;
-        self
+        Ok(self)
     }
 
-    /// Adds a release, in place of one of the same name. None of its PCRs may be all zeros, and a revoked one stays revoked.
+    /// Adds a release, in place of one of the same name. None of its PCRs may be all zeros, and a revoked build stays revoked
+    /// under every name.
     pub fn add_release(&mut self, release: Release) -> Result<(), PolicyError> {
         release.check()?;
+        let known = |other: &&Release| other.name == release.name || other.pcrs == release.pcrs;
+        let revoked = self.releases.iter().filter(known).find(|other| other.revoked.is_some());
+        if let (Some(revoked), None) = (revoked, &release.revoked) {
+            return Err(PolicyError::Revoked { release: revoked.name.clone() });
+        }
         match self.releases.iter_mut().find(|known| known.name == release.name) {
-            Some(known) if known.revoked.is_some() && release.revoked.is_none() => {
-                return Err(PolicyError::Revoked { release: release.name });
-            }
             Some(known) => *known = release,
             None => self.releases.push(release),
         }
@@ -138,22 +153,67 @@ impl Policy {
     }
 
     /// Adds a model, in place of one of the same name.
-    pub fn add_model(&mut self, model: PolicyModel) {
-        self.source = None;
+    pub fn add_model(&mut self, model: PolicyModel) -> Result<(), PolicyError> {
+        check_name("model", &model.name)?;
         match self.models.0.iter_mut().find(|known| known.name == model.name) {
             Some(known) => *known = model,
             None => self.models.0.push(model),
         }
+        self.source = None;
+        Ok(())
     }
 
     /// Revokes a release for good: it is refused from now on, and stored answers of it too.
+    ///
+    /// Revoking it again for the same reason changes nothing. Another reason is refused: what was published stays.
     pub fn revoke(&mut self, name: &str, reason: &str) -> Result<(), PolicyError> {
+        check_reason(reason)?;
+        let known = self.releases.iter().map(|release| release.name.clone()).collect();
         let Some(release) = self.releases.iter_mut().find(|release| release.name == name) else {
-            return Err(PolicyError::UnknownRelease { name: name.to_owned() });
+            return Err(PolicyError::UnknownRelease { name: name.to_owned(), known });
         };
+        match &release.revoked {
+            Some(earlier) if earlier == reason => return Ok(()),
+            Some(earlier) => {
+                return Err(PolicyError::AlreadyRevoked { release: name.to_owned(), reason: earlier.clone() });
+            }
+            None => release.revoked = Some(reason.to_owned()),
+        }
         self.source = None;
-        release.revoked = Some(reason.to_owned());
         Ok(())
+    }
+
+    /// How `release`, one of [`releases`](Self::releases), stands for documents that are made at `time`. Revoking a build
+    /// revokes it under all its names.
+    pub fn standing<'a>(&'a self, release: &'a Release, time: Timestamp) -> Standing<'a> {
+        let same_build = self.releases.iter().filter(|other| other.pcrs == release.pcrs);
+        if let Some(reason) = [release].into_iter().chain(same_build).find_map(|release| release.revoked.as_deref()) {
+            return Standing::Revoked { reason };
+        }
+        release.ended(time).map_or(Standing::Open, |not_after| Standing::Ended { not_after })
+    }
+
+    /// The releases that accept documents which are made at `time`. None, if every release has ended or is revoked; an error,
+    /// if the policy is out of date at `time` or lists no release at all.
+    pub fn open_releases(&self, time: Timestamp) -> Result<Vec<&Release>, VerificationError> {
+        self.check_in_force(time)?;
+        if self.releases.is_empty() {
+            return Err(VerificationError::EmptyPolicy);
+        }
+        let open = |release: &&Release| self.standing(release, time) == Standing::Open;
+        Ok(self.releases.iter().filter(open).collect())
+    }
+
+    /// The release as which a build is accepted, of which PCR0, 1 and 2 are known: what the last step of verification says of
+    /// a document that it makes at `time`, as far as these registers decide.
+    pub fn release_measured(&self, pcrs: &[[u8; 48]; 3], time: Timestamp) -> Result<&Release, VerificationError> {
+        self.check_in_force(time)?;
+        self.measured_release(&MEASURED.into_iter().zip(*pcrs).collect(), time)
+    }
+
+    /// What its author may not have meant, although it is sound.
+    pub fn warnings(&self, now: Timestamp) -> Vec<PolicyWarning> {
+        PolicyWarning::all(self, now)
     }
 
     pub(crate) fn accepted_models(&self) -> &Models {
@@ -166,41 +226,74 @@ impl Policy {
         document: &AuthenticDocument<T>,
         now: Timestamp,
     ) -> Result<&Release, VerificationError> {
-        if self.is_expired(now) {
-            return Err(VerificationError::PolicyExpired { now, expires: self.expires });
-        }
+        // 12.1
+        self.check_in_force(now)?;
+        // 12.2
         if document.root != self.root {
             let expected = self.root.fingerprint().to_owned();
             return Err(VerificationError::RootMismatch { expected, actual: document.root.fingerprint().to_owned() });
         }
         let release = self.measured_release(document.pcrs(), document.timestamp())?;
-        self.pins.check(document)?;
+        // 12.7
+        self.pins.admit(document)?;
         Ok(release)
+    }
+
+    fn check_in_force(&self, now: Timestamp) -> Result<(), VerificationError> {
+        if self.is_expired(now) {
+            return Err(VerificationError::PolicyExpired { now, expires: self.expires });
+        }
+        Ok(())
     }
 
     /// The release that was measured into `pcrs`; a revoked one counts before any other of the same build.
     fn measured_release(&self, pcrs: &Pcrs, document: Timestamp) -> Result<&Release, VerificationError> {
         let nearest = self.releases.iter().rev().max_by_key(|release| release.rank(pcrs, document));
+        // 12.3
         let release = nearest.ok_or(VerificationError::EmptyPolicy)?;
-        let Release { name, pcrs: expected, not_after, revoked } = release;
-        for (index, expected) in MEASURED.into_iter().zip(expected) {
+        let name = || release.name.clone();
+        // 12.4
+        for (index, expected) in MEASURED.into_iter().zip(&release.pcrs) {
             let actual = pcrs.register(index).ok_or(VerificationError::PcrMissing { index })?;
             if actual != expected {
                 let (expected, actual) = (hex::encode(expected), hex::encode(actual));
-                return Err(VerificationError::PcrMismatch { index, release: name.clone(), expected, actual });
+                return Err(VerificationError::PcrMismatch { index, release: name(), expected, actual });
             }
         }
-        if let Some(reason) = revoked {
-            return Err(VerificationError::ReleaseRevoked { release: name.clone(), reason: reason.clone() });
-        }
-        match not_after {
-            Some(not_after) if document > *not_after => {
-                Err(VerificationError::ReleaseEnded { release: name.clone(), document, not_after: *not_after })
+        // 12.5 and 12.6
+        match self.standing(release, document) {
+            Standing::Open => Ok(release),
+            Standing::Ended { not_after } => {
+                Err(VerificationError::ReleaseEnded { release: name(), document, not_after })
             }
-            _ => Ok(release),
+            Standing::Revoked { reason } => {
+                Err(VerificationError::ReleaseRevoked { release: name(), reason: reason.to_owned() })
+            }
         }
     }
 
+    /// 12.9: requires that the document is not older than this policy allows, which may be less than any policy has to.
+    pub(crate) fn check_age(&self, document: Timestamp, now: Timestamp) -> Result<(), VerificationError> {
+        if document < now.minus(self.max_age) {
+            return Err(VerificationError::OlderThanPolicyAllows { now, document, max_age: self.max_age });
+        }
+        Ok(())
+    }
+
+    /// What passes it, in a line.
+    pub(crate) fn summary(&self) -> String {
+        let Self { expires, channel, releases, pins, .. } = self;
+        let names: Vec<_> = releases.iter().map(|release| release.name.escape_debug().to_string()).collect();
+        let releases = if names.is_empty() { "none".to_owned() } else { names.join(", ") };
+        let pins = if *pins == Pins::default() { "" } else { ", its pins" };
+        let channel = match channel {
+            ChannelRule::Required => "TLS that ends in the enclave",
+            ChannelRule::Optional => "any channel",
+        };
+        format!("a release of the policy ({releases}){pins}, {channel}; in force until {expires}")
+    }
+
+    /// 12.8: requires that TLS ends in the enclave, unless the policy says that it need not.
     pub(crate) fn check_channel(&self, channel: &Channel) -> Result<(), VerificationError> {
         match (self.channel, channel) {
             (ChannelRule::Required, Channel::None) => Err(VerificationError::ChannelRequired),
@@ -246,48 +339,6 @@ impl Models {
     }
 }
 
-/// Where and by whom an enclave must have been started; what is absent is not looked at.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Pins {
-    /// The role of the parent instance.
-    pub pcr3: Option<[u8; 48]>,
-    /// The parent instance.
-    pub pcr4: Option<[u8; 48]>,
-    /// The certificate that signed the image.
-    pub pcr8: Option<[u8; 48]>,
-    /// One enclave, `i-…-enc…`.
-    pub module_id: Option<String>,
-    /// An AWS region.
-    pub region: Option<String>,
-}
-
-impl Pins {
-    fn check<T>(&self, document: &AuthenticDocument<T>) -> Result<(), VerificationError> {
-        let Self { pcr3, pcr4, pcr8, module_id, region } = self;
-        for (index, pin) in [(3, pcr3), (4, pcr4), (8, pcr8)] {
-            let Some(expected) = pin else { continue };
-            let actual = document.pcrs().register(index).ok_or(VerificationError::PcrMissing { index })?;
-            if actual != expected {
-                let (expected, actual) = (hex::encode(expected), hex::encode(actual));
-                return Err(VerificationError::PinnedPcrMismatch { index, expected, actual });
-            }
-        }
-        if let Some(expected) = module_id
-            && expected != document.module_id()
-        {
-            let (expected, actual) = (expected.clone(), document.module_id().to_owned());
-            return Err(VerificationError::PinnedModuleIdMismatch { expected, actual });
-        }
-        if let Some(expected) = region
-            && expected != document.region()
-        {
-            let (expected, actual) = (expected.clone(), document.region().to_owned());
-            return Err(VerificationError::PinnedRegionMismatch { expected, actual });
-        }
-        Ok(())
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -323,8 +374,10 @@ mod tests {
     fn a_revoked_release_is_not_added_again() {
         let mut policy = policy(&[("1.0", [1, 2, 3])]);
         policy.revoke("1.0", "leaked").unwrap();
-        let error = policy.add_release(release("1.0", [1, 2, 3])).unwrap_err();
-        assert_eq!(error.code(), "policy_revoked");
+        for (name, values) in [("1.0", [1, 2, 3]), ("1.0", [4, 5, 6]), ("1.0 again", [1, 2, 3])] {
+            let refused = PolicyError::Revoked { release: "1.0".to_owned() };
+            assert_eq!(policy.add_release(release(name, values)), Err(refused));
+        }
         assert_eq!(policy.releases()[0].revoked.as_deref(), Some("leaked"));
     }
 
@@ -368,7 +421,93 @@ mod tests {
         let expected =
             VerificationError::ReleaseRevoked { release: "same build".to_owned(), reason: "leaks".to_owned() };
         assert_eq!(policy.measured_release(&document([1, 2, 3]), NOW), Err(expected));
-        assert_eq!(policy.revoke("other", "x"), Err(PolicyError::UnknownRelease { name: "other".to_owned() }));
+    }
+
+    #[test]
+    fn a_release_is_revoked_once_and_for_one_reason() {
+        let mut policy = policy(&[("1.0", [1, 2, 3]), ("1.1", [4, 5, 6])]);
+        let known = vec!["1.0".to_owned(), "1.1".to_owned()];
+        let unknown = PolicyError::UnknownRelease { name: "other".to_owned(), known };
+        assert_eq!(policy.revoke("other", "leaks"), Err(unknown));
+        policy.revoke("1.0", "leaks").unwrap();
+        assert_eq!(policy.revoke("1.0", "leaks"), Ok(()));
+        let refused = PolicyError::AlreadyRevoked { release: "1.0".to_owned(), reason: "leaks".to_owned() };
+        assert_eq!(policy.revoke("1.0", "it is slow"), Err(refused));
+        assert_eq!(policy.revoke("1.1", "two\nlines").unwrap_err().code(), "policy_unprintable");
+        assert_eq!(policy.releases()[1].revoked, None);
+    }
+
+    #[test]
+    fn a_revoked_release_is_refused_at_every_time() {
+        let mut policy = policy(&[("1.0", [1, 2, 3])]);
+        policy.revoke("1.0", "leaks").unwrap();
+        for document in [Timestamp::from_millis(0), NOW.minus(Duration::from_secs(86_400)), NOW] {
+            let refused = policy.measured_release(&self::document([1, 2, 3]), document).unwrap_err();
+            assert_eq!(refused.code(), "release_revoked", "{document}");
+        }
+    }
+
+    #[test]
+    fn releases_stand_as_they_are_judged() {
+        let later = NOW.plus(Duration::from_millis(1));
+        let mut policy = Policy::new(later.plus(Duration::from_secs(1)));
+        policy.add_release(release("open", [1, 1, 1])).unwrap();
+        policy.add_release(Release { not_after: Some(NOW), ..release("ended", [2, 2, 2]) }).unwrap();
+        policy.add_release(release("withdrawn", [3, 3, 3])).unwrap();
+        policy.add_release(release("same build", [3, 3, 3])).unwrap();
+        policy.revoke("withdrawn", "leaks").unwrap();
+
+        let expected = [
+            Standing::Open,
+            Standing::Ended { not_after: NOW },
+            Standing::Revoked { reason: "leaks" },
+            Standing::Revoked { reason: "leaks" },
+        ];
+        for (release, expected) in policy.releases().iter().zip(expected) {
+            assert_eq!(policy.standing(release, later), expected);
+            let judged = policy.release_measured(&release.pcrs, later).map(|found| found.name.as_str());
+            assert_eq!(judged.is_ok(), expected == Standing::Open, "{judged:?}");
+        }
+        let names = |time| policy.open_releases(time).unwrap().iter().map(|r| r.name.as_str()).collect::<Vec<_>>();
+        assert_eq!(names(later), ["open"]);
+        assert_eq!(names(NOW), ["open", "ended"]);
+    }
+
+    #[test]
+    fn a_policy_that_accepts_nothing_says_why() {
+        let before = NOW.minus(Duration::from_millis(1));
+        assert_eq!(policy(&[]).open_releases(before), Err(VerificationError::EmptyPolicy));
+        let expired = VerificationError::PolicyExpired { now: NOW, expires: NOW };
+        let mut policy = policy(&[("1.0", [1, 2, 3])]);
+        assert_eq!(policy.open_releases(NOW), Err(expired.clone()));
+        assert_eq!(policy.release_measured(&pcrs([1, 2, 3]), NOW), Err(expired));
+        assert_eq!(policy.release_measured(&pcrs([1, 2, 9]), before).unwrap_err().code(), "pcr_mismatch");
+        policy.revoke("1.0", "leaks").unwrap();
+        assert_eq!(policy.open_releases(before), Ok(Vec::new()));
+    }
+
+    #[test]
+    fn zeros_are_accepted_by_no_policy() {
+        let before = NOW.minus(Duration::from_millis(1));
+        let policy = policy(&[("1.0", [1, 2, 3])]);
+        for debug in [[0, 0, 0], [0, 2, 3], [1, 0, 3], [1, 2, 0]] {
+            assert_eq!(policy.release_measured(&pcrs(debug), before).unwrap_err().code(), "pcr_mismatch");
+        }
+    }
+
+    #[test]
+    fn names_that_cannot_be_shown_are_not_added() {
+        let mut policy = Policy::new(NOW);
+        assert_eq!(policy.add_release(release("1.0\n", [1, 2, 3])).unwrap_err().code(), "policy_unprintable");
+        let model = PolicyModel { name: "iris\u{202e}".to_owned(), digest: Sha384([1; 48]) };
+        assert_eq!(policy.add_model(model).unwrap_err().code(), "policy_unprintable");
+        assert!(policy.releases().is_empty() && policy.models().is_empty());
+    }
+
+    #[test]
+    fn a_pin_of_zeros_is_not_set() {
+        let pins = Pins { pcr3: Some([0; 48]), ..Pins::default() };
+        assert_eq!(Policy::new(NOW).with_pins(pins).unwrap_err(), PolicyError::ZeroPin { index: 3 });
     }
 
     #[test]
@@ -403,7 +542,7 @@ mod tests {
         assert_eq!(policy.releases().len(), 1);
         assert_eq!(policy.releases()[0].pcrs, pcrs([4, 5, 6]));
         for digest in [1, 2] {
-            policy.add_model(PolicyModel { name: "iris".to_owned(), digest: Sha384([digest; 48]) });
+            policy.add_model(PolicyModel { name: "iris".to_owned(), digest: Sha384([digest; 48]) }).unwrap();
         }
         assert_eq!(policy.models(), [PolicyModel { name: "iris".to_owned(), digest: Sha384([2; 48]) }]);
     }

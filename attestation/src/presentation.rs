@@ -4,7 +4,7 @@ use aws_lc_rs::rand;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Channel, VerificationError,
+    Channel, Refusal, VerificationError,
     cbor::{self, Bytes, Format, VERSION},
 };
 
@@ -55,8 +55,12 @@ impl Presentation {
     }
 
     /// Reads what [`to_cbor`](Self::to_cbor) wrote, at most 96 KiB.
-    pub fn from_cbor(bytes: &[u8]) -> Result<Self, VerificationError> {
-        let wire = FORMAT.decode(bytes).map_err(VerificationError::Presentation)?;
+    pub fn from_cbor(bytes: &[u8]) -> Result<Self, Refusal> {
+        let wire = FORMAT.decode(bytes).map_err(|error| Refusal {
+            error: VerificationError::Presentation(error).into(),
+            expected: "a document, a receipt key and a manifest".to_owned(),
+            passed: Vec::new(),
+        })?;
         let Wire { v: _, document, manifest, receipt_key } = wire;
         Ok(Self { document: document.0, receipt_key: receipt_key.0, manifest: manifest.0 })
     }

@@ -61,10 +61,12 @@ impl Receipt {
 
     /// Requires that the enclave `module_id` signed it within the hour after `document`.
     pub(crate) fn check_origin(&self, module_id: &str, document: Timestamp) -> Result<(), ReceiptError> {
+        // R.4
         if self.module_id != module_id {
             let (expected, actual) = (module_id.to_owned(), self.module_id.clone());
             return Err(ReceiptError::ModuleIdMismatch { expected, actual });
         }
+        // R.5
         if self.time < document {
             return Err(ReceiptError::BeforeDocument { receipt: self.time, document });
         }
@@ -82,11 +84,13 @@ impl ReceiptPublicKey {
     /// It says nothing yet about the answer in hand: compare it, or use
     /// [`VerifiedEnclave::check_receipt`](crate::VerifiedEnclave::check_receipt), which does.
     pub fn verify(&self, receipt: &[u8]) -> Result<Receipt, ReceiptError> {
+        // R.1
         let limit = 2 * FORMAT.limit;
         if receipt.len() > limit {
             return Err(FormatError::TooLarge { format: FORMAT.name, limit, actual: receipt.len() }.into());
         }
         let Sign1 { payload, signed, signature } = Sign1::parse(receipt, ES256)?;
+        // R.2
         if !self.signed(&signed, &signature) {
             return Err(ReceiptError::Signature);
         }

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use crate::{Refusal, VerificationError};
+
 /// A step, in the order in which they are taken: cheap and strict first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(u8)]
@@ -79,18 +81,44 @@ impl fmt::Display for Step {
     }
 }
 
-/// A step that was passed, and what was found in it, for people.
+/// A step that was passed, for people.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StepReport {
     /// The step.
     pub step: Step,
+    /// What passes it: `the nonce 8f3a…`.
+    pub expected: String,
     /// What was found: `PCR0 8f3a… = release 1.2.0`.
-    pub detail: String,
+    pub found: String,
 }
 
-impl StepReport {
-    pub(crate) fn new(step: Step, detail: impl Into<String>) -> Self {
-        Self { step, detail: detail.into() }
+/// What a step gives to the next ones, and what was found, for people.
+pub(crate) type Outcome<T> = Result<(T, String), VerificationError>;
+
+/// The steps passed so far.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Journal(Vec<StepReport>);
+
+impl Journal {
+    /// Notes a step that was passed, or ends with everything that is known about the refusal.
+    pub(crate) fn note<T>(
+        &mut self,
+        step: Step,
+        expected: impl Into<String>,
+        outcome: Outcome<T>,
+    ) -> Result<T, Refusal> {
+        let expected = expected.into();
+        match outcome {
+            Ok((value, found)) => {
+                self.0.push(StepReport { step, expected, found });
+                Ok(value)
+            }
+            Err(error) => Err(Refusal { error: error.into(), expected, passed: std::mem::take(&mut self.0) }),
+        }
+    }
+
+    pub(crate) fn steps(&self) -> &[StepReport] {
+        &self.0
     }
 }
 

@@ -6,7 +6,7 @@ use std::{
 };
 
 use serde::{Deserialize, Serialize};
-use time::{OffsetDateTime, format_description::well_known::Rfc3339};
+use time::{OffsetDateTime, UtcOffset, format_description::well_known::Rfc3339};
 
 /// Milliseconds since the Unix epoch; RFC 3339 in UTC as text.
 ///
@@ -32,11 +32,14 @@ impl Timestamp {
         self.0
     }
 
-    /// Reads `2026-11-22T07:30:00Z` and the like (RFC 3339, any offset, from 1970 on).
+    /// Reads `2026-11-22T07:30:00Z` and the like (RFC 3339, any offset, from 1970 to 9999 in UTC).
     pub fn parse_rfc3339(text: &str) -> Result<Self, ParseTimestampError> {
-        let instant = OffsetDateTime::parse(text, &Rfc3339).map_err(|_| ParseTimestampError(text.to_owned()))?;
-        let millis = instant.unix_timestamp_nanos() / 1_000_000;
-        millis.try_into().map(Self).map_err(|_| ParseTimestampError(text.to_owned()))
+        let parse = || {
+            // An offset may lead beyond the year 9999, of which nothing could be written again.
+            let instant = OffsetDateTime::parse(text, &Rfc3339).ok()?.checked_to_offset(UtcOffset::UTC)?;
+            instant.unix_timestamp_nanos().div_euclid(1_000_000).try_into().ok()
+        };
+        parse().map(Self).ok_or_else(|| ParseTimestampError(text.to_owned()))
     }
 
     /// `duration` later, at most the end of time.
@@ -111,9 +114,18 @@ mod tests {
 
     #[test]
     fn what_is_no_time_is_refused() {
-        for text in ["", "yesterday", "2025-12-25", "2025-12-25T13:15:37", "1969-12-31T23:59:59Z"] {
+        for text in ["", "yesterday", "2025-12-25", "2025-12-25T13:15:37", "1969-12-31T23:59:59.9999Z"] {
             assert!(Timestamp::parse_rfc3339(text).is_err(), "{text}");
         }
+    }
+
+    #[test]
+    fn an_offset_leads_neither_before_1970_nor_beyond_9999() {
+        for text in ["1970-01-01T00:00:00+00:01", "9999-12-31T23:59:59-00:01"] {
+            assert!(Timestamp::parse_rfc3339(text).is_err(), "{text}");
+        }
+        let last = Timestamp::parse_rfc3339("9999-12-31T23:59:59.999999Z").unwrap();
+        assert_eq!(Timestamp::parse_rfc3339(&last.to_string()), Ok(last));
     }
 
     #[test]

@@ -1,14 +1,16 @@
 //! One forged document per check: everything else about it is right, and the error is exactly that check's.
 
+#![allow(clippy::unwrap_used, reason = "what helps a test may fail it")]
+
 use std::time::Duration;
 
 use cloister_attestation::{
-    Archival, At, AuthenticDocument, CertificateError, CoseError, Link, Live, Nonce, PayloadError, Root, Step,
-    Timestamp, UnverifiedDocument, VerificationError,
+    Archival, At, AuthenticDocument, CertificateCache, CertificateError, CoseError, Link, Live, PayloadError, Root,
+    Step, Timestamp, UnverifiedDocument, VerificationError,
 };
 use cloister_simulated_enclave::{
     Authority, Identity,
-    forge::{BasicConstraints, DnType, Forge, IsCa, KeyUsagePurpose},
+    forge::{BasicConstraints, CertificateParams, CustomExtension, DnType, Forge, IsCa, KeyUsagePurpose},
 };
 
 const NOW: Timestamp = Timestamp::from_millis(1_795_000_000_000);
@@ -30,7 +32,7 @@ impl World {
     }
 
     fn judge(&self, document: &[u8]) -> Result<AuthenticDocument<Archival>, VerificationError> {
-        UnverifiedDocument::parse(document)?.authenticate(&self.authority.root(), At::document())
+        Ok(UnverifiedDocument::parse(document)?.authenticate(&self.authority.root(), At::document())?)
     }
 }
 
@@ -110,7 +112,7 @@ mod size_and_cose {
     #[test]
     fn a_document_over_16_kib() {
         let expected = VerificationError::TooLarge { limit: 16384, actual: 16385 };
-        assert_eq!(UnverifiedDocument::parse(&[0; 16385]).unwrap_err(), expected);
+        assert_eq!(UnverifiedDocument::parse(&[0; 16385]).unwrap_err().error.as_ref(), &expected);
     }
 
     #[test]
@@ -307,6 +309,21 @@ mod payloads {
     }
 
     #[test]
+    fn a_module_id_has_at_most_256_bytes() {
+        let long = "i".repeat(257);
+        let refused = payload(|forge| forge.payload(|payload| payload.set("module_id", &long)));
+        assert_eq!(refused, PayloadError::FieldTooLong { field: "module_id", limit: 256, actual: 257 });
+    }
+
+    #[test]
+    fn certificates_have_at_most_1024_bytes() {
+        let refused = payload(|forge| forge.certificates(|all| all.certificate.resize(1025, 0)));
+        assert_eq!(refused, PayloadError::FieldTooLong { field: "certificate", limit: 1024, actual: 1025 });
+        let refused = payload(|forge| forge.certificates(|all| all.cabundle[2].resize(1025, 0)));
+        assert_eq!(refused, PayloadError::FieldTooLong { field: "cabundle", limit: 1024, actual: 1025 });
+    }
+
+    #[test]
     fn fields_have_at_most_1024_bytes() {
         let (fits, long) = ([1; 1024], [1; 1025]);
         let world = World::new();
@@ -347,7 +364,8 @@ mod certificates {
         let document = UnverifiedDocument::parse(&world.forge().build()).unwrap();
         let refused = document.authenticate(&other, At::<Archival>::document()).unwrap_err();
         let actual = world.authority.root().fingerprint().to_owned();
-        assert_eq!(refused, VerificationError::RootMismatch { expected: other.fingerprint().to_owned(), actual });
+        let expected = other.fingerprint().to_owned();
+        assert_eq!(*refused.error, VerificationError::RootMismatch { expected, actual });
         assert!(refused.to_string().contains("no AWS Nitro Enclave made this document"), "{refused}");
         assert!(refused.remedy().contains("simulated"));
     }
@@ -357,8 +375,9 @@ mod certificates {
         let world = World::new();
         let root = Authority::ephemeral().root();
         let document = world.forge().certificates(|all| all.cabundle[0] = root.der().to_vec()).build();
-        let refused = UnverifiedDocument::parse(&document).unwrap().authenticate(&root, At::<Archival>::document());
-        assert!(matches!(refused, Err(VerificationError::Chain { .. })), "same names, other key: {refused:?}");
+        let document = UnverifiedDocument::parse(&document).unwrap();
+        let refused = document.authenticate(&root, At::<Archival>::document()).unwrap_err();
+        assert!(matches!(*refused.error, VerificationError::Chain { .. }), "same names, other key: {refused}");
     }
 
     #[test]
@@ -485,7 +504,7 @@ mod certificates {
         let world = World::new();
         let instance = &world.identity.instance_id;
         for name in ["i-0123.simulated-1.aws.nitro-enclaves", &format!("{instance}.simulated-2.aws.nitro-enclaves")] {
-            let rename = |params: &mut cloister_simulated_enclave::forge::CertificateParams| {
+            let rename = |params: &mut CertificateParams| {
                 params.distinguished_name.push(DnType::CommonName, name);
             };
             let refused = world.judge(&world.forge().certificate(Link::Instance, rename).build()).unwrap_err();
@@ -541,9 +560,98 @@ mod chain_and_signature {
         for link in [Link::Regional, Link::Zonal, Link::Instance, Link::Leaf] {
             let (before, after) = (NOW.minus(MINUTE), NOW.plus(MINUTE));
             let refused = refusal(|forge| forge.validity(link, before.minus(MINUTE), before));
-            assert_eq!(refused, VerificationError::CertificateExpired { document: NOW, not_after: before });
+            assert_eq!(refused, VerificationError::CertificateExpired { link, document: NOW, not_after: before });
             let refused = refusal(|forge| forge.validity(link, after, after.plus(MINUTE)));
-            assert_eq!(refused, VerificationError::CertificateNotYetValid { document: NOW, not_before: after });
+            assert_eq!(refused, VerificationError::CertificateNotYetValid { link, document: NOW, not_before: after });
+        }
+    }
+
+    #[test]
+    fn a_document_older_or_younger_than_the_root() {
+        let world = World::new();
+        let judge = |time: &str| {
+            let time = Timestamp::parse_rfc3339(time).unwrap();
+            let document = Forge::new(&world.authority, world.identity.clone(), time).build();
+            (time, world.judge(&document).unwrap_err())
+        };
+        let time = |time| Timestamp::parse_rfc3339(time).unwrap();
+        let (document, refused) = judge("2019-10-27T00:00:00Z");
+        let not_before = time("2019-10-28T13:28:05Z");
+        let early = VerificationError::CertificateNotYetValid { link: Link::Root, document, not_before };
+        assert_eq!(refused, early);
+        let (document, refused) = judge("2049-10-28T14:28:06Z");
+        let not_after = time("2049-10-28T14:28:05Z");
+        assert_eq!(refused, VerificationError::CertificateExpired { link: Link::Root, document, not_after });
+    }
+
+    #[test]
+    fn the_last_second_of_a_certificate_counts_whole() {
+        let world = World::new();
+        let made_at = |time: Timestamp| {
+            let forge = Forge::new(&world.authority, world.identity.clone(), time);
+            world.judge(&forge.validity(Link::Leaf, NOW.minus(MINUTE), NOW).build())
+        };
+        made_at(NOW.plus(Duration::from_millis(999))).unwrap();
+        let document = NOW.plus(Duration::from_millis(1000));
+        let expired = VerificationError::CertificateExpired { link: Link::Leaf, document, not_after: NOW };
+        assert_eq!(made_at(document).unwrap_err(), expired);
+    }
+
+    #[test]
+    fn a_critical_extension_that_nobody_knows() {
+        for link in [Link::Regional, Link::Zonal, Link::Instance, Link::Leaf] {
+            let extension = |critical| {
+                let mut extension = CustomExtension::from_oid_content(&[1, 3, 6, 1, 4, 1, 99999], vec![5, 0]);
+                extension.set_criticality(critical);
+                extension
+            };
+            let world = World::new();
+            let with = |critical| {
+                let add = |params: &mut CertificateParams| params.custom_extensions.push(extension(critical));
+                world.judge(&world.forge().certificate(link, add).build())
+            };
+            with(false).unwrap();
+            let refused = with(true).unwrap_err();
+            let VerificationError::Chain { reason } = refused else { panic!("{refused}") };
+            assert_eq!(reason, "UnsupportedCriticalExtension");
+        }
+    }
+
+    #[test]
+    fn an_extension_that_occurs_twice() {
+        let key_usage = || CustomExtension::from_oid_content(&[2, 5, 29, 15], vec![3, 2, 2, 4]);
+        for link in [Link::Regional, Link::Zonal, Link::Instance, Link::Leaf] {
+            let twice = |params: &mut CertificateParams| params.custom_extensions.push(key_usage());
+            let refused = refusal(|forge| forge.certificate(link, twice));
+            let VerificationError::Certificate(CertificateError::Der { link: found, .. }) = refused else {
+                panic!("{refused}")
+            };
+            assert_eq!(found, link);
+        }
+    }
+
+    /// ECDSA accepts `(r, s)` and `(r, n - s)` alike, and the NSM writes both: a document's bytes name nothing.
+    #[test]
+    fn high_and_low_s_are_both_accepted() {
+        let world = World::new();
+        let document = world.forge().build();
+        let mut other = document.clone();
+        let s = other.len() - 48;
+        negate(&mut other[s..]);
+        assert_ne!(other, document);
+        world.judge(&document).unwrap();
+        world.judge(&other).unwrap();
+    }
+
+    /// `n - s`, with the order `n` of P-384 (FIPS 186-4, D.1.2.4), big-endian.
+    fn negate(s: &mut [u8]) {
+        let order = "ffffffffffffffffffffffffffffffffffffffffffffffffc7634d81f4372ddf581a0db248b0a77aecec196accc52973";
+        let digits = |place: usize| u8::from_str_radix(&order[2 * place..2 * place + 2], 16).unwrap();
+        let mut borrow = false;
+        for place in (0..48).rev() {
+            let (difference, first) = digits(place).overflowing_sub(s[place]);
+            let (difference, second) = difference.overflowing_sub(borrow.into());
+            (s[place], borrow) = (difference, first || second);
         }
     }
 
@@ -581,7 +689,7 @@ mod time {
     use super::*;
 
     fn live(world: &World, now: Timestamp) -> Result<AuthenticDocument<Live>, VerificationError> {
-        UnverifiedDocument::parse(&world.forge().build())?.authenticate(&world.authority.root(), At::now(now))
+        Ok(UnverifiedDocument::parse(&world.forge().build())?.authenticate(&world.authority.root(), At::now(now))?)
     }
 
     #[test]
@@ -610,7 +718,10 @@ mod time {
         judge(At::<Archival>::document()).unwrap();
         judge(At::<Archival>::instant(NOW.plus(MINUTE))).unwrap();
         let refused = judge(At::<Archival>::instant(NOW.plus(60 * MINUTE))).unwrap_err();
-        assert!(matches!(refused, VerificationError::DocumentTooOld { .. }), "{refused}");
+        assert!(matches!(*refused.error, VerificationError::DocumentTooOld { .. }), "{refused}");
+        judge(At::<Archival>::document_until(NOW.plus(60 * MINUTE))).unwrap();
+        let refused = judge(At::<Archival>::document_until(NOW.minus(6 * MINUTE))).unwrap_err();
+        assert!(matches!(*refused.error, VerificationError::DocumentInFuture { .. }), "{refused}");
     }
 
     #[test]
@@ -641,17 +752,163 @@ mod debug_mode {
     }
 }
 
-/// Of every byte of a valid document, one bit at random.
+mod cache {
+    use cloister_simulated_enclave::forge::Certificates;
+
+    use super::*;
+
+    impl World {
+        fn judge_with(
+            &self,
+            cache: &CertificateCache,
+            document: &[u8],
+        ) -> Result<AuthenticDocument<Archival>, VerificationError> {
+            let document = UnverifiedDocument::parse(document)?;
+            Ok(document.authenticate_with(&self.authority.root(), At::document(), cache)?)
+        }
+
+        /// A document and its certificates.
+        fn document(&self) -> (Vec<u8>, Certificates) {
+            let mut certificates = None;
+            let document = self.forge().certificates(|all| certificates = Some(all.clone())).build();
+            (document, certificates.unwrap())
+        }
+    }
+
+    fn from_cache(document: &AuthenticDocument<Archival>) -> bool {
+        let [certificates, chain] = [3, 4].map(|place| document.steps()[place].found.contains("as verified before"));
+        assert_eq!(certificates, chain);
+        chain
+    }
+
+    #[test]
+    fn certificates_are_verified_once() {
+        let (world, cache) = (World::new(), CertificateCache::default());
+        let (document, _) = world.document();
+        assert!(!from_cache(&world.judge_with(&cache, &document).unwrap()));
+        assert!(from_cache(&world.judge_with(&cache, &document).unwrap()));
+        assert_eq!(cache.len(), 1);
+        let other = world.forge().build();
+        assert!(!from_cache(&world.judge_with(&cache, &other).unwrap()), "the same enclave with other certificates");
+    }
+
+    #[test]
+    fn known_certificates_vouch_for_no_other_document() {
+        let (world, cache) = (World::new(), CertificateCache::default());
+        let (document, known) = world.document();
+        world.judge_with(&cache, &document).unwrap();
+        let refused = |forge: Forge<'_>| {
+            let known = known.clone();
+            world.judge_with(&cache, &forge.certificates(|all| *all = known).build()).unwrap_err()
+        };
+        assert_eq!(refused(world.forge()), VerificationError::Signature, "by another key");
+        let (_, not_after) = (NOW, NOW.plus(180 * MINUTE));
+        let late = Forge::new(&world.authority, world.identity.clone(), not_after.plus(MINUTE));
+        let expired =
+            VerificationError::CertificateExpired { link: Link::Leaf, document: NOW.plus(181 * MINUTE), not_after };
+        assert_eq!(refused(late), expired);
+        let other = Forge::new(&world.authority, Identity::random(), NOW);
+        let refused_name = refused(other);
+        assert!(
+            matches!(
+                refused_name,
+                VerificationError::Certificate(CertificateError::CommonName { link: Link::Leaf, .. })
+            ),
+            "{refused_name}"
+        );
+        let refused_pcr = refused(world.forge().pcr(4, Some([1; 48])));
+        assert!(
+            matches!(refused_pcr, VerificationError::Certificate(CertificateError::InstancePcr { .. })),
+            "{refused_pcr}"
+        );
+    }
+
+    #[test]
+    fn known_certificates_count_under_their_root_only() {
+        let (world, cache) = (World::new(), CertificateCache::default());
+        let (document, _) = world.document();
+        world.judge_with(&cache, &document).unwrap();
+        let other = World::new();
+        let refused = other.judge_with(&cache, &document).unwrap_err();
+        assert!(matches!(refused, VerificationError::RootMismatch { .. }), "{refused}");
+    }
+
+    #[test]
+    fn what_was_refused_is_not_kept() {
+        let (world, cache) = (World::new(), CertificateCache::default());
+        let flip = |all: &mut Certificates| *all.certificate.last_mut().unwrap() ^= 1;
+        let forged = world.forge().certificates(flip).build();
+        for _ in 0..2 {
+            let refused = world.judge_with(&cache, &forged).unwrap_err();
+            assert!(matches!(refused, VerificationError::Chain { .. }), "{refused}");
+            assert!(cache.is_empty());
+        }
+    }
+
+    #[test]
+    fn the_least_recently_used_goes_first() {
+        let (world, cache) = (World::new(), CertificateCache::new(2));
+        let documents = [world.forge().build(), world.forge().build(), world.forge().build()];
+        let judge = |place: usize| from_cache(&world.judge_with(&cache, &documents[place]).unwrap());
+        assert_eq!([0, 1, 0, 2].map(judge), [false, false, true, false]);
+        assert_eq!(cache.len(), 2);
+        assert_eq!([0, 2, 1].map(judge), [true, true, false]);
+    }
+
+    #[test]
+    fn a_cache_without_room_keeps_nothing() {
+        let (world, cache) = (World::new(), CertificateCache::new(0));
+        let document = world.forge().build();
+        for _ in 0..2 {
+            assert!(!from_cache(&world.judge_with(&cache, &document).unwrap()));
+        }
+        assert!(cache.is_empty());
+    }
+}
+
+mod refusals {
+    use super::*;
+
+    #[test]
+    fn a_refusal_tells_what_passed_and_what_would_have() {
+        let world = World::new();
+        let document = world.forge().pcr(1, Some([0; 48])).build();
+        let document = UnverifiedDocument::parse(&document).unwrap();
+        let refused = document.authenticate(&world.authority.root(), At::<Archival>::document()).unwrap_err();
+        assert_eq!((refused.step(), refused.code()), (Step::Debug, "debug_mode"));
+        assert_eq!(refused.expected, "PCR0, 1 and 2 present, none of them all zeros");
+        assert!(refused.passed.iter().map(|report| report.step).eq(Step::ALL.into_iter().take(7)));
+        assert!(refused.passed.iter().all(|report| !report.expected.is_empty() && !report.found.is_empty()));
+        assert_eq!(refused.to_string(), refused.error.to_string());
+    }
+}
+
+/// Every bit of a valid document, changed alone, in both forms of the map. The certificates of the unchanged one are known,
+/// which spares most changes a path validation and none of them a check.
 #[test]
 fn no_changed_bit_is_accepted() {
-    let world = World::new();
-    let document = world.forge().fields(&[1; 32], &[2; 91], &[3; 49]).build();
-    world.judge(&document).unwrap();
-    let random = Nonce::random().0;
-    for byte in 0..document.len() {
-        let bit = (random[byte % 32] >> (byte % 6)) & 7;
-        let mut changed = document.clone();
-        changed[byte] ^= 1 << bit;
-        assert!(world.judge(&changed).is_err(), "byte {byte}, bit {bit}");
+    for indefinite in [false, true] {
+        let world = World::new();
+        let forge = world.forge().fields(&[1; 32], &[2; 91], &[3; 49]);
+        let document = forge.payload(|payload| payload.indefinite = indefinite).build();
+        let known = CertificateCache::default();
+        let judge = |document: &[u8]| {
+            let document = UnverifiedDocument::parse(document)?;
+            document.authenticate_with(&world.authority.root(), At::<Archival>::document(), &known)
+        };
+        judge(&document).unwrap();
+        let threads = std::thread::available_parallelism().unwrap().get();
+        std::thread::scope(|scope| {
+            for thread in 0..threads {
+                let (mut changed, judge) = (document.clone(), &judge);
+                scope.spawn(move || {
+                    for bit in (thread..8 * changed.len()).step_by(threads) {
+                        changed[bit / 8] ^= 1 << (bit % 8);
+                        assert!(judge(&changed).is_err(), "bit {} of byte {}", bit % 8, bit / 8);
+                        changed[bit / 8] ^= 1 << (bit % 8);
+                    }
+                });
+            }
+        });
     }
 }

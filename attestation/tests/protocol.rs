@@ -73,13 +73,13 @@ impl World {
     }
 
     fn fresh(&self, presentation: &Presentation) -> Result<FreshDocument, VerificationError> {
-        UnverifiedDocument::parse(&presentation.document)?
-            .authenticate(&self.authority.root(), At::<Live>::now(self.now))?
-            .answers(&self.challenge, presentation)
+        let document = UnverifiedDocument::parse(&presentation.document)?;
+        let document = document.authenticate(&self.authority.root(), At::<Live>::now(self.now))?;
+        Ok(document.answers(&self.challenge, presentation)?)
     }
 
     fn verify(&self) -> Result<VerifiedEnclave, VerificationError> {
-        self.fresh(&self.present(&self.statement()))?.require(&self.policy, self.now)
+        Ok(self.fresh(&self.present(&self.statement()))?.require(&self.policy, self.now)?)
     }
 
     fn receipt(&self) -> Receipt {
@@ -102,6 +102,14 @@ impl World {
     }
 }
 
+/// Why the document of a piece of evidence was refused.
+fn reason(refused: &EvidenceError) -> &VerificationError {
+    match refused {
+        EvidenceError::Document(refusal) => &refusal.error,
+        other => panic!("{other}"),
+    }
+}
+
 #[test]
 fn an_honest_enclave_passes_all_twelve_steps() {
     let world = World::new();
@@ -118,6 +126,17 @@ fn an_honest_enclave_passes_all_twelve_steps() {
 
 mod freshness {
     use super::*;
+
+    #[test]
+    fn what_is_no_presentation() {
+        let world = World::new();
+        let presentation = world.present(&world.statement()).to_cbor();
+        let trailing = [&presentation[..], &[0]].concat();
+        for bytes in [&b""[..], b"no CBOR", &presentation[1..], &trailing, &[0; 96 * 1024 + 1]] {
+            let refused = Presentation::from_cbor(bytes).unwrap_err();
+            assert_eq!((refused.code(), refused.step()), ("presentation_malformed", Step::Size));
+        }
+    }
 
     #[test]
     fn another_nonce() {
@@ -212,7 +231,7 @@ mod policies {
         let fresh = world.fresh(&world.present(&world.statement())).unwrap();
         let expires = world.policy.expires();
         let refused = fresh.require(&world.policy, expires).unwrap_err();
-        assert_eq!(refused, VerificationError::PolicyExpired { now: expires, expires });
+        assert_eq!(*refused.error, VerificationError::PolicyExpired { now: expires, expires });
     }
 
     #[test]
@@ -264,6 +283,10 @@ mod policies {
     /// A world whose policy pins everything about its enclave.
     fn pinned(change: impl FnOnce(&mut Pins)) -> World {
         let mut world = World::new();
+        let now = world.now;
+        let mut signed = world.nsm.identity().clone();
+        signed.pcrs.insert(8, [8; 48]);
+        world.nsm = world.authority.enclave(signed).with_clock(move || now);
         let Identity { pcrs, region, .. } = world.nsm.identity();
         let mut pins = Pins {
             pcr3: Some(pcrs[&3]),
@@ -273,7 +296,7 @@ mod policies {
             region: Some(region.clone()),
         };
         change(&mut pins);
-        world.policy = world.policy.with_pins(pins);
+        world.policy = world.policy.with_pins(pins).unwrap();
         world
     }
 
@@ -308,7 +331,7 @@ mod policies {
         world.challenge = Challenge { channel: Channel::None, spki: Vec::new(), ..world.challenge };
         let presentation = world.present(&statement);
         let refused = world.fresh(&presentation).unwrap().require(&world.policy, world.now).unwrap_err();
-        assert_eq!(refused, VerificationError::ChannelRequired);
+        assert_eq!(*refused.error, VerificationError::ChannelRequired);
 
         world.policy = world.policy.with_channel(ChannelRule::Optional);
         let enclave = world.fresh(&presentation).unwrap().require(&world.policy, world.now).unwrap();
@@ -324,7 +347,8 @@ mod policies {
         let fresh = world.fresh(&world.present(&world.statement())).unwrap();
         let now = world.now.plus(2 * MINUTE);
         let refused = fresh.require(&world.policy, now).unwrap_err();
-        assert_eq!(refused, VerificationError::DocumentTooOld { now, document: world.now, max_age: MINUTE });
+        let too_old = VerificationError::OlderThanPolicyAllows { now, document: world.now, max_age: MINUTE };
+        assert_eq!((refused.step(), *refused.error), (Step::Policy, too_old));
     }
 }
 
@@ -337,7 +361,7 @@ fn models_are_accepted_by_the_digest_in_the_policy() {
     assert_eq!(enclave.model("wine"), Err(ModelError::UnknownModel { name: "wine".to_owned(), served }));
 
     let (name, expected, actual) = ("iris".to_owned(), Sha384([9; 48]), Sha384([1; 48]));
-    world.policy.add_model(PolicyModel { name: name.clone(), digest: expected });
+    world.policy.add_model(PolicyModel { name: name.clone(), digest: expected }).unwrap();
     assert_eq!(world.verify().unwrap().model("iris"), Err(ModelError::DigestMismatch { name, expected, actual }));
 
     world.policy = policy(&world.authority, &[]);
@@ -425,7 +449,7 @@ mod evidence {
     fn parts_that_are_not_what_they_should_be() {
         let garbage = || b"garbage".to_vec();
         let refused = refusal(|evidence| evidence.document = garbage());
-        assert!(matches!(refused, EvidenceError::Document(VerificationError::Cose(_))), "{refused}");
+        assert!(matches!(reason(&refused), VerificationError::Cose(_)), "{refused}");
         let refused = refusal(|evidence| evidence.statement = garbage());
         assert!(matches!(refused, EvidenceError::Format(_)), "{refused}");
         let refused = refusal(|evidence| evidence.manifest = garbage());
@@ -443,12 +467,58 @@ mod evidence {
             let forged = Statement { receipt_key: other.public_key().to_vec(), ..statement };
             evidence.statement = forged.to_cbor();
         });
-        assert!(matches!(refused, EvidenceError::Document(VerificationError::StatementMismatch { .. })), "{refused}");
+        assert!(matches!(reason(&refused), VerificationError::StatementMismatch { .. }), "{refused}");
         let refused = refusal(|evidence| {
             let statement = Statement::from_cbor(&evidence.statement).unwrap();
             evidence.statement = Statement { spki: b"another".to_vec(), ..statement }.to_cbor();
         });
-        assert!(matches!(refused, EvidenceError::Document(VerificationError::PublicKeyMismatch { .. })), "{refused}");
+        assert!(matches!(reason(&refused), VerificationError::PublicKeyMismatch { .. }), "{refused}");
+    }
+
+    #[test]
+    fn parts_of_another_session() {
+        let ours = World::new();
+        let mut theirs = World { authority: ours.authority.clone(), policy: ours.policy.clone(), ..World::new() };
+        theirs.nsm = ours.authority.enclave(Identity::random()).with_clock({
+            let now = ours.now;
+            move || now
+        });
+        theirs.challenge.channel = Channel::TlsExporter([8; 32]);
+        theirs.manifest.limits.max_request_bytes += 1;
+        theirs.now = ours.now;
+        let (mine, other) = (ours.evidence(), theirs.evidence());
+        ours.archived(&mine).unwrap();
+        ours.archived(&other).unwrap();
+        let code = |exchanged: Evidence| ours.archived(&exchanged).unwrap_err().code();
+        assert_eq!(code(Evidence { document: other.document.clone(), ..mine.clone() }), "statement_mismatch");
+        assert_eq!(code(Evidence { statement: other.statement.clone(), ..mine.clone() }), "manifest_mismatch");
+        assert_eq!(code(Evidence { manifest: other.manifest.clone(), ..mine.clone() }), "manifest_mismatch");
+        assert_eq!(code(Evidence { receipts: other.receipts.clone(), ..mine.clone() }), "receipt_signature_invalid");
+        let both = Evidence { statement: other.statement.clone(), manifest: other.manifest.clone(), ..mine.clone() };
+        assert_eq!(code(both), "statement_mismatch");
+        let (receipts, mut policy) = ([mine.receipts.clone(), other.receipts].concat(), mine.policy);
+        let refused = ours.archived(&Evidence { receipts, ..mine.clone() }).unwrap_err();
+        assert_eq!(refused, EvidenceError::Receipt { index: 1, source: ReceiptError::Signature });
+        policy.0[0] ^= 1;
+        ours.archived(&Evidence { policy, ..mine }).unwrap();
+    }
+
+    #[test]
+    fn a_part_that_is_missing_or_added() {
+        let bytes = World::new().evidence().to_cbor();
+        let malformed = |bytes: &[u8]| assert_eq!(Evidence::from_cbor(bytes).unwrap_err().code(), "evidence_malformed");
+        for key in ["v", "policy", "document", "manifest", "receipts", "statement"] {
+            let encoded = [&[0x60 + u8::try_from(key.len()).unwrap()], key.as_bytes()].concat();
+            let place = bytes.windows(encoded.len()).position(|window| window == encoded).unwrap();
+            let mut renamed = bytes.clone();
+            renamed[place + 1] ^= 1;
+            malformed(&renamed);
+        }
+        assert_eq!(bytes[0], 0xa6);
+        malformed(&[&[0xa7], &bytes[1..], &[0x69], b"statementt", &[0xf6]].concat());
+        malformed(&[&[0xa5], &bytes[1..]].concat());
+        malformed(&bytes[..bytes.len() - 1]);
+        malformed(&[&bytes[..], &[0]].concat());
     }
 
     #[test]
@@ -478,7 +548,7 @@ mod evidence {
         assert_eq!(refused, EvidenceError::UnknownBundle { index: 0, bundle });
 
         let evidence = world.evidence();
-        world.policy.add_model(PolicyModel { name: "iris".to_owned(), digest: bundle });
+        world.policy.add_model(PolicyModel { name: "iris".to_owned(), digest: bundle }).unwrap();
         let refused = world.archived(&evidence).unwrap_err();
         assert_eq!(refused.code(), "model_digest_mismatch");
     }
@@ -488,10 +558,10 @@ mod evidence {
         let mut world = World::new();
         let evidence = world.evidence();
         let refused = evidence.verify(&world.policy, world.policy.expires()).unwrap_err();
-        assert!(matches!(refused, EvidenceError::Document(VerificationError::PolicyExpired { .. })), "{refused}");
+        assert!(matches!(reason(&refused), VerificationError::PolicyExpired { .. }), "{refused}");
         world.policy.revoke("simulated", "it leaks").unwrap();
         let refused = world.archived(&evidence).unwrap_err();
-        assert!(matches!(refused, EvidenceError::Document(VerificationError::ReleaseRevoked { .. })), "{refused}");
+        assert!(matches!(reason(&refused), VerificationError::ReleaseRevoked { .. }), "{refused}");
     }
 
     #[test]
@@ -507,7 +577,7 @@ mod evidence {
     fn a_document_from_the_future() {
         let world = World::new();
         let refused = world.evidence().verify(&world.policy, world.now.minus(6 * MINUTE)).unwrap_err();
-        assert!(matches!(refused, EvidenceError::Document(VerificationError::DocumentInFuture { .. })), "{refused}");
+        assert!(matches!(reason(&refused), VerificationError::DocumentInFuture { .. }), "{refused}");
     }
 
     #[test]
@@ -521,7 +591,7 @@ mod evidence {
         assert_eq!(world.archived(&evidence).unwrap().channel(), Channel::None);
         world.policy = world.policy.with_channel(ChannelRule::Required);
         let refused = world.archived(&evidence).unwrap_err();
-        assert_eq!(refused, EvidenceError::Document(VerificationError::ChannelRequired));
+        assert_eq!(reason(&refused), &VerificationError::ChannelRequired);
     }
 
     #[test]

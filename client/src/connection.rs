@@ -1,22 +1,22 @@
 //! A connection to an evaluator that was verified. There is no way to get one without the verification.
 
-use std::time::Instant;
-
 use cloister_attestation::{
     At, Challenge, Evidence, Live, ManifestModel, Nonce, Policy, Presentation, Timestamp, UnverifiedDocument,
     VerifiedEnclave,
 };
 use cloister_wire::{ATTESTATION_MEDIA_TYPE, limits::REATTEST_AFTER, paths};
 
-use crate::{Endpoint, Error, RemoteModel, transport::Transport};
+use crate::{Clock, Endpoint, Error, RemoteModel, SystemClock, transport::Transport};
 
 /// One TLS session that ends in an enclave which satisfied a policy.
 #[derive(Debug)]
 pub struct AttestedConnection {
     pub(crate) transport: Transport,
     policy: Policy,
+    clock: Box<dyn Clock>,
     enclave: VerifiedEnclave,
-    attested: Instant,
+    /// When `enclave` was verified, by `clock`; none once it was refused.
+    attested: Option<Timestamp>,
     receipts: Vec<Vec<u8>>,
     earlier: Vec<Evidence>,
 }
@@ -24,9 +24,19 @@ pub struct AttestedConnection {
 impl AttestedConnection {
     /// Connects, and sends a nonce and nothing else until every step of the verification has passed.
     pub async fn open(endpoint: &Endpoint, policy: Policy) -> Result<Self, Error> {
+        Self::open_with_clock(endpoint, policy, SystemClock).await
+    }
+
+    /// As [`open`](Self::open), by another clock than this machine's. A wrong one refuses genuine enclaves.
+    pub async fn open_with_clock(
+        endpoint: &Endpoint,
+        policy: Policy,
+        clock: impl Clock + 'static,
+    ) -> Result<Self, Error> {
         let mut transport = Transport::connect(endpoint).await?;
-        let enclave = attest(&mut transport, &policy).await?;
-        Ok(Self { transport, policy, enclave, attested: Instant::now(), receipts: Vec::new(), earlier: Vec::new() })
+        let (enclave, attested) = attest(&mut transport, &policy, &clock).await?;
+        let (clock, attested) = (Box::new(clock), Some(attested));
+        Ok(Self { transport, policy, clock, enclave, attested, receipts: Vec::new(), earlier: Vec::new() })
     }
 
     /// What was verified.
@@ -37,6 +47,7 @@ impl AttestedConnection {
     /// A model that the policy accepts, with its description checked against the attested manifest, and a fresh secret
     /// key.
     pub async fn model(&mut self, name: &str) -> Result<RemoteModel<'_>, Error> {
+        self.reattest_if_due().await?;
         let entry = self.enclave.model(name)?.clone();
         RemoteModel::open(self, entry).await
     }
@@ -52,33 +63,55 @@ impl AttestedConnection {
         self.receipts.push(receipt);
     }
 
-    /// Asks for a new document once the last one is 15 minutes old. The model in use must still be the same.
-    pub(crate) async fn refresh(&mut self, model: &ManifestModel) -> Result<(), Error> {
-        if self.attested.elapsed() < REATTEST_AFTER {
+    /// Before a request to `served`: the attestation is not too old, and the enclave still serves this very model.
+    pub(crate) async fn refresh(&mut self, served: &ManifestModel) -> Result<(), Error> {
+        self.reattest_if_due().await?;
+        // The manifest first: a model that was accepted and is another one now has changed, whatever the policy says of it.
+        match self.enclave.manifest().model(&served.name) {
+            Some(now) if now != served => {
+                Err(Error::ModelChanged { name: served.name.clone(), expected: served.bundle, actual: now.bundle })
+            }
+            _ => Ok(self.enclave.model(&served.name).map(drop)?),
+        }
+    }
+
+    /// Attests again once it is due.
+    async fn reattest_if_due(&mut self) -> Result<(), Error> {
+        if !self.attestation_is_due() {
             return Ok(());
         }
-        let enclave = attest(&mut self.transport, &self.policy).await?;
-        let now = enclave.model(&model.name)?;
-        if now != model {
-            return Err(Error::ModelChanged { name: model.name.clone(), expected: model.bundle, actual: now.bundle });
+        self.attested = None;
+        let (enclave, attested) = attest(&mut self.transport, &self.policy, &*self.clock).await?;
+        if !self.receipts.is_empty() {
+            let receipts = std::mem::take(&mut self.receipts);
+            self.earlier.push(self.enclave.evidence(receipts));
         }
-        let receipts = std::mem::take(&mut self.receipts);
-        self.earlier.push(self.enclave.evidence(receipts));
-        self.enclave = enclave;
-        self.attested = Instant::now();
+        (self.enclave, self.attested) = (enclave, Some(attested));
         Ok(())
+    }
+
+    /// After 15 minutes; when the clock was set back, so that nobody knows how long it has been; when the policy ran out, which
+    /// then ends the use of this connection; and as long as the last attestation failed.
+    fn attestation_is_due(&self) -> bool {
+        let now = self.clock.now();
+        let fresh = self.attested.is_some_and(|attested| now >= attested && now.since(attested) < REATTEST_AFTER);
+        !fresh || self.policy.is_expired(now)
     }
 }
 
-/// DESIGN's channel steps: the nonce and the session are ours, everything else is judged.
-async fn attest(transport: &mut Transport, policy: &Policy) -> Result<VerifiedEnclave, Error> {
+/// DESIGN's channel steps: the nonce and the session are ours, everything else is judged. Also returns when it was.
+async fn attest(
+    transport: &mut Transport,
+    policy: &Policy,
+    clock: &dyn Clock,
+) -> Result<(VerifiedEnclave, Timestamp), Error> {
     let challenge = Challenge { nonce: Nonce::random(), channel: transport.channel(), spki: transport.spki().to_vec() };
     let answer = transport.post(paths::ATTESTATION, ATTESTATION_MEDIA_TYPE, challenge.nonce.0.to_vec()).await?;
     let presentation = Presentation::from_cbor(&answer.body)?;
-    let now = Timestamp::now();
+    let now = clock.now();
     let enclave = UnverifiedDocument::parse(&presentation.document)?
         .authenticate(policy.root(), At::<Live>::now(now))?
         .answers(&challenge, &presentation)?
         .require(policy, now)?;
-    Ok(enclave)
+    Ok((enclave, now))
 }

@@ -1,6 +1,6 @@
 //! What went wrong, whose fault it is, and what to do.
 
-use cloister_attestation::{ModelError, ReceiptError, Sha384, VerificationError};
+use cloister_attestation::{ModelError, ReceiptError, Refusal, Sha384};
 use cloister_inference::{DecryptError, DescriptionError, EncryptError};
 use cloister_wire::error::ErrorCode;
 
@@ -26,7 +26,7 @@ pub enum Error {
     },
     /// The evaluator did not prove what the policy asks for. Nothing was sent to it but a nonce.
     #[error(transparent)]
-    NotVerified(#[from] VerificationError),
+    NotVerified(#[from] Refusal),
     /// The model is not served, or not the one that the policy accepts.
     #[error(transparent)]
     Model(#[from] ModelError),
@@ -87,7 +87,7 @@ impl Error {
         match self {
             Self::Unreachable { .. } => "unreachable",
             Self::ConnectionLost { .. } => "connection_lost",
-            Self::NotVerified(error) => error.code(),
+            Self::NotVerified(refusal) => refusal.code(),
             Self::Model(error) => error.code(),
             Self::DescriptionMismatch { .. } => "description_mismatch",
             Self::Description(error) => error.code(),
@@ -110,7 +110,7 @@ impl Error {
             Self::ConnectionLost { .. } => {
                 "connect again; if it happens again, ask the operator for the service's log".into()
             }
-            Self::NotVerified(error) => error.remedy(),
+            Self::NotVerified(refusal) => refusal.remedy(),
             Self::Model(error) => error.remedy(),
             Self::DescriptionMismatch { .. } => {
                 "whoever relays this connection alters it: use another way to the service, and tell its operator".into()

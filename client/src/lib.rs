@@ -3,6 +3,7 @@
 //! ```text
 //! endpoint     where a service is
 //! connection   AttestedConnection: TLS to an enclave that satisfied the policy
+//! clock        where its time comes from
 //! model        RemoteModel: rows in, predictions out, the secret key in between
 //! table        rows from CSV
 //! error        what went wrong, whose fault it is, what to do
@@ -23,8 +24,10 @@
 //! # }
 //! ```
 //!
-//! [`AttestedConnection::open`] is the only way to a connection, and nothing but a nonce is sent before it returns.
+//! [`AttestedConnection::open`], with this machine's clock or another, is the only way to a connection, and nothing but a nonce
+//! is sent before it returns.
 
+mod clock;
 mod connection;
 mod endpoint;
 mod error;
@@ -32,6 +35,7 @@ mod model;
 mod table;
 mod transport;
 
+pub use clock::{Clock, SystemClock};
 pub use cloister_attestation::Policy;
 pub use cloister_inference::{Description, Label, Prediction};
 pub use connection::AttestedConnection;

@@ -1,6 +1,6 @@
 //! HTTP over TLS to whoever answers. Nothing is trusted here: what a transport says is judged by [`crate::connection`].
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{error::Error as StdError, fmt, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use cloister_attestation::{Channel, EXPORTER_LABEL};
@@ -77,7 +77,7 @@ impl Transport {
             .ok_or_else(|| unreachable("TLS handshake: no certificate".into()))?;
 
         let (requests, connection) =
-            http1::handshake(TokioIo::new(tls)).await.map_err(|error| unreachable(error.to_string()))?;
+            http1::handshake(TokioIo::new(tls)).await.map_err(|error| unreachable(causes(&error)))?;
         tokio::spawn(connection);
         Ok(Self { requests, endpoint: endpoint.clone(), channel: Channel::TlsExporter(exporter), spki })
     }
@@ -129,8 +129,8 @@ impl Transport {
         let (head, body) = timeout(ANSWER_TIMEOUT, answer)
             .await
             .map_err(|_| lost(format!("no answer within {} s", ANSWER_TIMEOUT.as_secs())))?
-            .map_err(|error| lost(error.to_string()))?;
-        let body = body.map_err(|error| lost(error.to_string()))?.to_bytes();
+            .map_err(|error| lost(causes(&error)))?;
+        let body = body.map_err(|error| lost(causes(&*error)))?.to_bytes();
         if head.status != StatusCode::OK {
             return Err(refusal(head.status, &body));
         }
@@ -143,6 +143,12 @@ impl fmt::Debug for Transport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Transport").field("endpoint", &self.endpoint).finish_non_exhaustive()
     }
+}
+
+/// An error with its causes: hyper's own text does not say them.
+fn causes(error: &dyn StdError) -> String {
+    let causes = std::iter::successors(Some(error), |&error| error.source());
+    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }
 
 /// A refusal in the protocol's form, or whatever answered instead.

@@ -12,8 +12,8 @@ use std::{
 };
 
 use cloister_attestation::{
-    Channel, Manifest, Nonce, Presentation, Receipt, ReceiptKey, Sha384, Statement, Timestamp, UnverifiedDocument,
-    VerificationError,
+    Channel, Manifest, Nonce, Presentation, Receipt, ReceiptKey, Refusal, Sha384, Statement, Timestamp,
+    UnverifiedDocument,
 };
 use cloister_enclave::{AttestError, Attester, Claims};
 use tokio::sync::{mpsc, oneshot};
@@ -164,7 +164,7 @@ pub enum NotaryError {
     Attest(#[from] AttestError),
     /// The attester's document is not one.
     #[error("the attester's own document cannot be read: {0}")]
-    Document(#[from] VerificationError),
+    Document(#[from] Refusal),
 }
 
 #[cfg(test)]

@@ -1,12 +1,17 @@
-//! Evaluators and parents that cheat, in this very process.
+//! Evaluators, parents and TLS servers that cheat, in this very process.
+
+mod draft;
+mod exchange;
+pub mod parent;
+pub mod speaker;
 
 use std::{
     future::pending,
     net::SocketAddr,
-    sync::{Arc, Mutex},
+    sync::{Arc, LazyLock, Mutex, MutexGuard},
 };
 
-use anyhow::Context;
+use anyhow::{Context, bail, ensure};
 use axum::{
     Extension, Json, Router,
     body::Bytes,
@@ -16,24 +21,26 @@ use axum::{
 };
 use base64::{Engine, engine::general_purpose::STANDARD};
 use cloister_attestation::{
-    Channel, Limits, Manifest, ManifestModel, Nonce, Presentation, Receipt, ReceiptKey, Sha384, Statement, Timestamp,
+    Channel, Limits, Manifest, ManifestModel, Nonce, Presentation, Receipt, ReceiptKey, Sha384, UnverifiedDocument,
+    VerificationError,
 };
-use cloister_client::{AttestedConnection, Endpoint, Policy};
-use cloister_enclave::{Attester, Claims, Entropy, TlsIdentity};
+use cloister_client::{AttestedConnection, Clock, Endpoint, Error, Policy, SystemClock};
+use cloister_enclave::{Attester, Entropy, TlsIdentity};
 use cloister_enclave_app::server::serve;
 use cloister_inference::{Bundle, Evaluator, Scratch};
 use cloister_simulated_enclave::{Authority, Identity, LocalAddress, LocalListener, SimulatedNsm, policy};
 use cloister_wire::{
     ATTESTATION_MEDIA_TYPE, HEADER_LENGTH,
+    limits::NONCE_BYTES,
     oip::{Framed, InferRequest, InferResponse, ModelMetadata},
     paths,
 };
-use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    net::{TcpListener, TcpStream},
-};
 
-use crate::raw::RawClient;
+pub use self::{draft::Draft, exchange::Exchange};
+use crate::{iris, raw::RawClient};
+
+/// The Iris model.
+pub static BUNDLE: LazyLock<Bundle> = LazyLock::new(|| iris::import().expect("the Iris model imports").bundle);
 
 /// What an evaluator does wrong. Everything else it does right.
 #[derive(Clone, Debug)]
@@ -44,11 +51,22 @@ pub enum Cheat {
     Replay(Presentation),
     /// It has another enclave answer the nonce.
     Relay(SocketAddr),
+    /// It answers the nonce of each of two sessions with what it made for the other.
+    ExchangePresentations(Arc<Exchange<Presentation>>),
+    /// It puts something else into what it attests or shows.
+    Forge(fn(&mut Draft)),
     /// It changes a bit of the reply after the receipt was signed.
     ChangeReply,
+    /// It gives its first answer again and again.
+    RepeatAnswer,
+    /// It gives each of two sessions the answer that it made for the other.
+    ExchangeAnswers(Arc<Exchange<Answer>>),
     /// It relays another description than the attested one.
     ChangeDescription(Vec<u8>),
 }
+
+/// A ciphertext and its receipt.
+pub type Answer = (Vec<u8>, Vec<u8>);
 
 /// An evaluator in the test's own hands.
 #[derive(Debug)]
@@ -76,7 +94,7 @@ impl Hostile {
         let description = bundle.description();
         let manifest = Manifest { models: vec![manifest_entry(bundle)], limits: Limits { max_request_bytes: 65536 } };
         let evaluator = Arc::new(HostileEvaluator {
-            cheat,
+            cheat: Mutex::new(cheat),
             attester,
             spki: identity.spki().to_vec(),
             receipt_key: ReceiptKey::generate(),
@@ -85,15 +103,57 @@ impl Hostile {
             parameters: description.parameters().name(),
             model: Evaluator::new(bundle),
             seen: Mutex::default(),
+            shown: Mutex::default(),
+            first_answer: Mutex::default(),
         });
         let app = Router::new().fallback(handle).with_state(evaluator.clone());
         tokio::spawn(serve(listener, identity, app, pending()));
         Ok(Self { address, evaluator })
     }
 
+    /// Starts an evaluator of the Iris model, new under `authority`, that cheats.
+    pub async fn cheating(authority: &Authority, cheat: Cheat) -> anyhow::Result<Self> {
+        Self::start(authority.enclave(Identity::random()), identity()?, &BUNDLE, cheat).await
+    }
+
+    /// Starts an evaluator of the Iris model, new under `authority`, that does not cheat yet.
+    pub async fn honest(authority: &Authority) -> anyhow::Result<Self> {
+        Self::cheating(authority, Cheat::Nothing).await
+    }
+
+    /// From now on it cheats like this.
+    pub fn turn(&self, cheat: Cheat) {
+        *locked(&self.evaluator.cheat) = cheat;
+    }
+
+    /// Who it says it is.
+    pub fn identity(&self) -> &Identity {
+        self.evaluator.attester.identity()
+    }
+
     /// Every request that arrived: its path and the bytes of its body.
     pub fn seen(&self) -> Vec<(String, usize)> {
-        self.evaluator.seen.lock().expect("no holder of the lock panics").clone()
+        locked(&self.evaluator.seen).clone()
+    }
+
+    /// The presentations that it made, in order.
+    pub fn shown(&self) -> Vec<Presentation> {
+        locked(&self.evaluator.shown).clone()
+    }
+
+    /// Why a client with `policy` refuses it, having sent one nonce and nothing else.
+    pub async fn refusal(&self, policy: Policy) -> anyhow::Result<VerificationError> {
+        self.refusal_by(SystemClock, policy).await
+    }
+
+    /// Why a client with `policy` and this clock refuses it, having sent one nonce and nothing else.
+    pub async fn refusal_by(&self, clock: impl Clock + 'static, policy: Policy) -> anyhow::Result<VerificationError> {
+        let refusal = match AttestedConnection::open_with_clock(&self.endpoint()?, policy, clock).await {
+            Ok(_) => bail!("it was accepted"),
+            Err(error) => not_verified(error)?,
+        };
+        ensure!(self.seen() == [nonce()], "it was sent {:?}", self.seen());
+        Ok(refusal)
     }
 
     /// Bytes that arrived beside nonces and inference requests: where evaluation keys would be counted.
@@ -109,8 +169,25 @@ impl Hostile {
 
     /// The presentation that it gives for a nonce of the attacker's choice, over no session of any client.
     pub fn presentation(&self, nonce: &Nonce) -> anyhow::Result<Presentation> {
-        self.evaluator.present(nonce, Channel::TlsExporter([7; 32]))
+        self.evaluator.draft(nonce, Channel::TlsExporter([7; 32])).present(&self.evaluator.attester)
     }
+}
+
+/// What [`Hostile::seen`] says of a nonce.
+pub fn nonce() -> (String, usize) {
+    (paths::ATTESTATION.to_owned(), NONCE_BYTES)
+}
+
+/// The failed verification that `error` is.
+pub fn not_verified(error: Error) -> anyhow::Result<VerificationError> {
+    match error {
+        Error::NotVerified(refusal) => Ok(*refusal.error),
+        other => Err(other.into()),
+    }
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().expect("no holder of the lock panics")
 }
 
 /// Bytes that a client sends beside its nonce and its requests, counted by an evaluator that got `rows` to infer.
@@ -139,7 +216,7 @@ fn manifest_entry(bundle: &Bundle) -> ManifestModel {
 
 #[derive(Debug)]
 struct HostileEvaluator {
-    cheat: Cheat,
+    cheat: Mutex<Cheat>,
     attester: SimulatedNsm,
     spki: Vec<u8>,
     receipt_key: ReceiptKey,
@@ -148,6 +225,8 @@ struct HostileEvaluator {
     parameters: &'static str,
     model: Evaluator,
     seen: Mutex<Vec<(String, usize)>>,
+    shown: Mutex<Vec<Presentation>>,
+    first_answer: Mutex<Option<Answer>>,
 }
 
 async fn handle(
@@ -158,105 +237,83 @@ async fn handle(
 ) -> Response {
     let path = request.uri().path().to_owned();
     let body = axum::body::to_bytes(request.into_body(), usize::MAX).await.unwrap_or_default();
-    evaluator.seen.lock().expect("no holder of the lock panics").push((path.clone(), body.len()));
+    locked(&evaluator.seen).push((path.clone(), body.len()));
     let answer = match path.as_str() {
         paths::ATTESTATION => evaluator.attestation(&body, channel).await,
-        path if path.ends_with("/infer") => evaluator.infer(&headers, &body),
+        path if path.ends_with("/infer") => evaluator.infer(&headers, &body).await,
         _ => Ok(evaluator.metadata()),
     };
     answer.unwrap_or_else(|error| (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response())
 }
 
 impl HostileEvaluator {
-    async fn attestation(&self, nonce: &Bytes, channel: Channel) -> anyhow::Result<Response> {
-        let presentation = match &self.cheat {
-            Cheat::Replay(presentation) => presentation.to_cbor().into(),
-            Cheat::Relay(to) => {
-                let mut genuine = RawClient::connect(*to).await?;
-                let media_type = [("content-type", ATTESTATION_MEDIA_TYPE)];
-                genuine.post(paths::ATTESTATION, &media_type, nonce.clone()).await?.1
-            }
-            _ => self.present(&Nonce(nonce[..].try_into()?), channel)?.to_cbor().into(),
-        };
-        Ok(presentation.into_response())
+    fn cheat(&self) -> Cheat {
+        locked(&self.cheat).clone()
     }
 
-    fn present(&self, nonce: &Nonce, channel: Channel) -> anyhow::Result<Presentation> {
-        let receipt_key = self.receipt_key.public_key().to_vec();
-        let manifest = self.manifest.to_cbor();
-        let statement = Statement {
-            channel,
-            spki: self.spki.clone(),
-            receipt_key: receipt_key.clone(),
-            manifest: Sha384::of(&manifest),
+    async fn attestation(&self, nonce: &Bytes, channel: Channel) -> anyhow::Result<Response> {
+        let mut draft = self.draft(&Nonce(nonce[..].try_into()?), channel);
+        let presentation = match self.cheat() {
+            Cheat::Replay(presentation) => presentation,
+            Cheat::Relay(to) => {
+                let mut genuine = RawClient::connect(to).await?;
+                let media_type = [("content-type", ATTESTATION_MEDIA_TYPE)];
+                Presentation::from_cbor(&genuine.post(paths::ATTESTATION, &media_type, nonce.clone()).await?.1)?
+            }
+            Cheat::ExchangePresentations(exchange) => exchange.give(draft.present(&self.attester)?).await?,
+            Cheat::Forge(edit) => {
+                edit(&mut draft);
+                draft.present(&self.attester)?
+            }
+            _ => draft.present(&self.attester)?,
         };
-        let claims = Claims { nonce: &nonce.0, public_key: &self.spki, user_data: &statement.user_data() };
-        Ok(Presentation { document: self.attester.attest(&claims)?, receipt_key, manifest })
+        locked(&self.shown).push(presentation.clone());
+        Ok(presentation.to_cbor().into_response())
+    }
+
+    fn draft(&self, nonce: &Nonce, channel: Channel) -> Draft {
+        Draft::new(nonce, channel, &self.spki, self.receipt_key.public_key(), &self.manifest)
     }
 
     fn metadata(&self) -> Response {
-        let description = match &self.cheat {
+        let description = match self.cheat() {
             Cheat::ChangeDescription(other) => other,
-            _ => &self.description,
+            _ => self.description.clone(),
         };
         let ManifestModel { name, version, .. } = &self.manifest.models[0];
         Json(ModelMetadata::new(name, version, "hostile", STANDARD.encode(description))).into_response()
     }
 
-    fn infer(&self, headers: &HeaderMap, body: &[u8]) -> anyhow::Result<Response> {
+    async fn infer(&self, headers: &HeaderMap, body: &[u8]) -> anyhow::Result<Response> {
         let length = headers.get(HEADER_LENGTH).context("no header length")?.to_str()?.parse()?;
         let request = InferRequest::parse(Some(length), body)?;
-        let mut ciphertext = self.model.evaluate(request.ciphertext, &mut Scratch::default())?;
-        let ManifestModel { name, version, bundle, .. } = &self.manifest.models[0];
-        let receipt = Receipt {
-            request: Sha384::of(request.ciphertext),
-            response: Sha384::of(&ciphertext),
-            bundle: *bundle,
-            parameters: self.parameters.to_owned(),
-            module_id: self.attester.module_id().to_owned(),
-            time: Timestamp::now(),
-        };
-        if matches!(self.cheat, Cheat::ChangeReply) {
-            let last = ciphertext.last_mut().context("an empty reply")?;
-            *last ^= 1;
+        let mut answer = self.answer(request.ciphertext)?;
+        match self.cheat() {
+            Cheat::ChangeReply => *answer.0.last_mut().context("an empty reply")? ^= 1,
+            Cheat::RepeatAnswer => answer = locked(&self.first_answer).get_or_insert(answer).clone(),
+            Cheat::ExchangeAnswers(exchange) => answer = exchange.give(answer).await?,
+            _ => {}
         }
-        let Framed { header_length, body } = InferResponse {
-            model_name: name,
-            model_version: version,
-            id: None,
-            ciphertext: &ciphertext,
-            receipt: &receipt.sign(&self.receipt_key),
-        }
-        .to_framed();
+        let (ciphertext, receipt) = &answer;
+        let ManifestModel { name, version, .. } = &self.manifest.models[0];
+        let response =
+            InferResponse { model_name: name, model_version: version, id: None, ciphertext, receipt }.to_framed();
+        let Framed { header_length, body } = response;
         let mut response = body.into_response();
         response.headers_mut().insert(HEADER_LENGTH, HeaderValue::from(header_length));
         Ok(response)
     }
-}
 
-/// A parent that flips one bit of what the enclave sends, `after` so many bytes of a connection.
-pub async fn flipping_parent(to: SocketAddr, after: usize) -> anyhow::Result<SocketAddr> {
-    let listener = TcpListener::bind("127.0.0.1:0").await?;
-    let address = listener.local_addr()?;
-    tokio::spawn(async move {
-        while let Ok((client, _)) = listener.accept().await {
-            let Ok(enclave) = TcpStream::connect(to).await else { return };
-            let (mut from_client, mut to_client) = client.into_split();
-            let (mut from_enclave, mut to_enclave) = enclave.into_split();
-            tokio::spawn(async move { tokio::io::copy(&mut from_client, &mut to_enclave).await });
-            tokio::spawn(async move {
-                let (mut buffer, mut passed) = ([0; 4096], 0);
-                while let Ok(length @ 1..) = from_enclave.read(&mut buffer).await {
-                    if (passed..passed + length).contains(&after) {
-                        buffer[after - passed] ^= 1;
-                    }
-                    passed += length;
-                    if to_client.write_all(&buffer[..length]).await.is_err() {
-                        return;
-                    }
-                }
-            });
-        }
-    });
-    Ok(address)
+    fn answer(&self, request: &[u8]) -> anyhow::Result<Answer> {
+        let ciphertext = self.model.evaluate(request, &mut Scratch::default())?;
+        let receipt = Receipt {
+            request: Sha384::of(request),
+            response: Sha384::of(&ciphertext),
+            bundle: self.manifest.models[0].bundle,
+            parameters: self.parameters.to_owned(),
+            module_id: self.attester.module_id().to_owned(),
+            time: UnverifiedDocument::parse(&self.attester.document(None, None, None)?)?.claimed_timestamp(),
+        };
+        Ok((ciphertext, receipt.sign(&self.receipt_key)))
+    }
 }

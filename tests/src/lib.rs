@@ -5,11 +5,13 @@
 //! process      programs that run while a value lives
 //! world        a simulated enclave behind a proxy, both separate processes
 //! iris         the Iris data, its model and what scikit-learn says of it
-//! hostile      evaluators and parents that cheat
+//! hostile      evaluators, parents and TLS servers that cheat
+//! clock        a clock that a test turns by hand
 //! raw          a client that verifies nothing, for attacks
 //! ```
 
 pub mod build;
+pub mod clock;
 pub mod hostile;
 pub mod iris;
 pub mod process;

@@ -11,7 +11,7 @@ use hyper_util::rt::TokioIo;
 use rustls::{
     ClientConfig, DigitallySignedStruct, SignatureScheme,
     client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
-    crypto::aws_lc_rs,
+    crypto::{CryptoProvider, SupportedKxGroup, aws_lc_rs},
     pki_types::{CertificateDer, ServerName, UnixTime},
 };
 use tokio::{io::AsyncWriteExt, net::TcpStream};
@@ -28,7 +28,7 @@ pub struct RawClient {
 impl RawClient {
     /// Connects.
     pub async fn connect(address: SocketAddr) -> anyhow::Result<Self> {
-        let tls = handshake(address).await?;
+        let tls = handshake(address, config().into()).await?;
         let channel = Channel::TlsExporter(tls.get_ref().1.export_keying_material([0; 32], EXPORTER_LABEL, None)?);
         let (requests, connection) = http1::handshake(TokioIo::new(tls)).await?;
         tokio::spawn(connection);
@@ -56,7 +56,7 @@ impl RawClient {
 
 /// Asks for `path` again and again and reads no answer, until the other side ends the connection; how it did.
 pub async fn ask_without_reading(address: SocketAddr, path: &str) -> anyhow::Result<io::Error> {
-    let mut tls = handshake(address).await?;
+    let mut tls = handshake(address, config().into()).await?;
     let request = format!("GET {path} HTTP/1.1\r\nhost: enclave.invalid\r\n\r\n");
     loop {
         if let Err(error) = tls.write_all(request.as_bytes()).await {
@@ -65,16 +65,30 @@ pub async fn ask_without_reading(address: SocketAddr, path: &str) -> anyhow::Res
     }
 }
 
-async fn handshake(address: SocketAddr) -> anyhow::Result<TlsStream<TcpStream>> {
-    let mut config = ClientConfig::builder_with_provider(aws_lc_rs::default_provider().into())
-        .with_protocol_versions(&[&rustls::version::TLS13])?
+/// A session with whoever is there, in the way of `config`.
+pub async fn handshake(address: SocketAddr, config: Arc<ClientConfig>) -> io::Result<TlsStream<TcpStream>> {
+    let tcp = TcpStream::connect(address).await?;
+    tcp.set_nodelay(true)?;
+    let name = ServerName::try_from("enclave.invalid").expect("the name is valid");
+    TlsConnector::from(config).connect(name, tcp).await
+}
+
+/// TLS 1.3 with whatever rustls offers, and with sessions that are resumed where the server allows it.
+pub fn config() -> ClientConfig {
+    offering(&aws_lc_rs::default_provider().kx_groups)
+}
+
+/// As [`config`], with these key exchanges alone.
+pub fn offering(groups: &[&'static dyn SupportedKxGroup]) -> ClientConfig {
+    let provider = CryptoProvider { kx_groups: groups.to_vec(), ..aws_lc_rs::default_provider() };
+    let mut config = ClientConfig::builder_with_provider(provider.into())
+        .with_protocol_versions(&[&rustls::version::TLS13])
+        .expect("the provider has TLS 1.3 suites")
         .dangerous()
         .with_custom_certificate_verifier(Arc::new(Anybody))
         .with_no_client_auth();
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
-    let tcp = TcpStream::connect(address).await?;
-    tcp.set_nodelay(true)?;
-    Ok(TlsConnector::from(Arc::new(config)).connect(ServerName::try_from("enclave.invalid")?, tcp).await?)
+    config
 }
 
 #[derive(Debug)]

@@ -5,29 +5,33 @@
 use std::{
     future::pending,
     net::SocketAddr,
-    sync::atomic::{AtomicBool, Ordering},
-    sync::{Arc, LazyLock},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
 use cloister_client::{AttestedConnection, Endpoint, Error};
 use cloister_e2e::{
-    hostile::trusting,
-    iris::{self, Iris},
+    hostile::{BUNDLE, trusting},
+    iris::Iris,
     raw::{RawClient, ask_without_reading},
 };
 use cloister_enclave::{AttestError, Attester, Claims, Entropy};
 use cloister_enclave_app::{Parts, models::Models, run};
-use cloister_inference::Bundle;
 use cloister_simulated_enclave::{Authority, Identity, LocalAddress, LocalListener, SimulatedNsm};
 use cloister_wire::{
     error::{ErrorBody, ErrorCode},
-    limits::{NONCE_BYTES, REQUEST_DEADLINE},
+    limits::{HANDSHAKE_TIMEOUT, NONCE_BYTES, REQUEST_DEADLINE},
     paths,
 };
-use tokio::{io::AsyncReadExt, net::TcpStream, task::JoinSet};
-
-static BUNDLE: LazyLock<Bundle> = LazyLock::new(|| iris::import().expect("the Iris model imports").bundle);
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+    task::JoinSet,
+    time::{Instant, timeout},
+};
 
 /// An attester that can be slow or out of order.
 struct Moody {
@@ -118,6 +122,38 @@ async fn peers_that_ask_and_never_read_give_their_slots_back() {
     let cut = tokio::time::timeout(6 * REQUEST_DEADLINE, deaf).await;
     assert!(matches!(cut, Ok(Ok(_))), "the service ends a connection whose answers nobody takes: {cut:?}");
     AttestedConnection::open(&endpoint(address), trusting(&authority, &BUNDLE)).await.unwrap();
+}
+
+/// Shakes hands one byte in ten milliseconds, which takes longer than anybody waits; how long it was let.
+async fn dribble(address: SocketAddr) -> Duration {
+    let mut peer = TcpStream::connect(address).await.unwrap();
+    let started = Instant::now();
+    // The head of a record of 4 KiB, and of a ClientHello that fills it: nothing is wrong with it but its pace.
+    let hello = [22, 3, 1, 16, 0, 1, 0, 15, 252].into_iter().chain(std::iter::repeat(3));
+    for byte in hello.take(4096) {
+        let end = timeout(Duration::from_millis(10), peer.read_u8()).await;
+        if end.is_ok() || peer.write_all(&[byte]).await.is_err() {
+            break;
+        }
+    }
+    started.elapsed()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn many_slow_handshakes_are_cut_off_in_time_and_hold_up_nobody() {
+    let authority = Authority::ephemeral();
+    let (address, _) = service(&authority, Duration::ZERO).await;
+    let slow: JoinSet<_> = (0..200).map(|_| dribble(address)).collect();
+
+    let started = Instant::now();
+    let mut connection = AttestedConnection::open(&endpoint(address), trusting(&authority, &BUNDLE)).await.unwrap();
+    connection.model("iris").await.unwrap().infer(&Iris::load().unwrap().rows[..1]).await.unwrap();
+    assert!(started.elapsed() < HANDSHAKE_TIMEOUT, "served while the slow ones were at it");
+    assert!(!slow.is_empty());
+    let slack = Duration::from_secs(2);
+    for let_in in slow.join_all().await {
+        assert!((HANDSHAKE_TIMEOUT - slack..HANDSHAKE_TIMEOUT + slack).contains(&let_in), "cut off after {let_in:?}");
+    }
 }
 
 #[tokio::test]

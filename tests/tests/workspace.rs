@@ -8,7 +8,7 @@ use cloister_e2e::build::workspace;
 use serde_json::Value;
 
 /// What each package may depend on, of ours. Development dependencies ship nowhere and are not counted.
-const ALLOWED: [(&str, &[&str]); 9] = [
+const ALLOWED: [(&str, &[&str]); 10] = [
     ("cloister-attestation", &[]),
     ("cloister-inference", &[]),
     ("cloister-wire", &[]),
@@ -17,6 +17,7 @@ const ALLOWED: [(&str, &[&str]); 9] = [
     ("cloister-simulated-enclave", &["cloister-attestation", "cloister-enclave", "cloister-enclave-app"]),
     ("cloister-parent-proxy", &[]),
     ("cloister-client", &["cloister-attestation", "cloister-inference", "cloister-wire"]),
+    ("cloister-fuzz", &["cloister-attestation", "cloister-inference", "cloister-wire"]),
     (
         "cloister-e2e",
         &[

@@ -1,34 +1,34 @@
 //! The names in the certificates, and the register that repeats one of them.
 
-use x509_cert::{Certificate, name::Name};
-
 use super::{CertificateError, Link};
-use crate::{Sha384, payload::Payload, pcrs::Pcr};
+use crate::{Pins, payload::Payload};
 
 /// The register into which the hypervisor extends the id of the parent instance.
 const INSTANCE_PCR: u8 = 4;
 
 /// Checks that the leaf is named after the enclave, its issuer after the instance, and that PCR4 measures that instance.
 /// Returns the region.
-pub(super) fn check(payload: &Payload, instance: &Certificate, leaf: &Certificate) -> Result<String, CertificateError> {
+pub(super) fn check(payload: &Payload, instance_name: &str, leaf_name: &str) -> Result<String, CertificateError> {
     let module_id = &payload.module_id;
+    // 4.12
     let instance_id = instance_id(module_id).ok_or_else(|| CertificateError::ModuleId { actual: module_id.clone() })?;
 
-    let actual = common_name(Link::Leaf, leaf.tbs_certificate().subject())?;
-    let region = region(&actual, module_id).ok_or_else(|| CertificateError::CommonName {
+    // 4.13
+    let region = region(leaf_name, module_id).ok_or_else(|| CertificateError::CommonName {
         link: Link::Leaf,
         expected: format!("{module_id}.<region>.aws…"),
-        actual: actual.clone(),
+        actual: leaf_name.to_owned(),
     })?;
 
-    let expected = format!("{instance_id}.{region}.aws");
-    let actual = common_name(Link::Instance, instance.tbs_certificate().subject())?;
-    if !actual.starts_with(&expected) {
-        let expected = format!("{expected}…");
+    // 4.14
+    let domain = instance_name.strip_prefix(&format!("{instance_id}.{region}."));
+    if !domain.is_some_and(is_aws) {
+        let (expected, actual) = (format!("{instance_id}.{region}.aws…"), instance_name.to_owned());
         return Err(CertificateError::CommonName { link: Link::Instance, expected, actual });
     }
 
-    let expected = instance_pcr(instance_id);
+    // 4.15
+    let expected = Pins::pcr4_of_instance(instance_id);
     let actual = payload.pcrs.register(INSTANCE_PCR);
     if actual != Some(&expected) {
         let actual = actual.map_or_else(|| "absent".to_owned(), hex::encode);
@@ -48,19 +48,12 @@ fn instance_id(module_id: &str) -> Option<&str> {
 /// The region in a leaf's common name, `<module id>.<region>.aws`.
 fn region(common_name: &str, module_id: &str) -> Option<String> {
     let (region, domain) = common_name.strip_prefix(module_id)?.strip_prefix('.')?.split_once('.')?;
-    (!region.is_empty() && domain.starts_with("aws")).then(|| region.to_owned())
+    (!region.is_empty() && is_aws(domain)).then(|| region.to_owned())
 }
 
-/// What one extension of a fresh register gives: SHA-384(48 zero bytes ‖ instance id).
-fn instance_pcr(instance_id: &str) -> Pcr {
-    let mut extended = vec![0; 48];
-    extended.extend_from_slice(instance_id.as_bytes());
-    Sha384::of(&extended).0
-}
-
-fn common_name(link: Link, name: &Name) -> Result<String, CertificateError> {
-    let found = name.common_name().map_err(|error| CertificateError::Der { link, reason: error.to_string() })?;
-    Ok(found.map_or_else(String::new, |text| text.value().into_owned()))
+/// `aws`, or `aws` and more: `.nitro-enclaves` so far, and whatever the partitions not yet seen may add.
+fn is_aws(domain: &str) -> bool {
+    domain.strip_prefix("aws").is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '-']))
 }
 
 #[cfg(test)]
@@ -80,7 +73,7 @@ mod tests {
         let region = |name| region(name, "i-1-enc2");
         assert_eq!(region("i-1-enc2.ap-southeast-1.aws"), Some("ap-southeast-1".to_owned()));
         for name in
-            ["", "i-1-enc2", "i-1-enc2.aws", "i-1-enc2..aws", "i-1-enc23.eu-west-1.aws", "i-1-enc2.eu-west-1.example"]
+            ["", "i-1-enc2", "i-1-enc2.aws", "i-1-enc2..aws", "i-1-enc23.eu-west-1.aws", "i-1-enc2.eu-west-1.awsome"]
         {
             assert_eq!(region(name), None, "{name}");
         }

@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, fmt::Write as _, time::Duration};
 use serde::Deserialize;
 use toml::{Value, value::Datetime};
 
-use super::{ChannelRule, Models, Pins, Policy, PolicyError, PolicyModel, Release};
+use super::{ChannelRule, Models, Pins, Policy, PolicyError, PolicyModel, Release, text::check_name};
 use crate::{
     Root, Sha384, Timestamp,
     document::MAX_AGE,
@@ -72,6 +72,13 @@ struct FilePins {
     region: Option<String>,
 }
 
+pub(super) fn read_bytes(bytes: &[u8]) -> Result<Policy, PolicyError> {
+    if bytes.len() > MAX_TEXT {
+        return Err(PolicyError::TooLarge { limit: MAX_TEXT, actual: bytes.len() });
+    }
+    read(std::str::from_utf8(bytes).map_err(|error| PolicyError::NotUtf8 { offset: error.valid_up_to() })?)
+}
+
 pub(super) fn read(text: &str) -> Result<Policy, PolicyError> {
     if text.len() > MAX_TEXT {
         return Err(PolicyError::TooLarge { limit: MAX_TEXT, actual: text.len() });
@@ -106,8 +113,10 @@ fn check_version(text: &str) -> Result<(), PolicyError> {
     }
 }
 
+/// The reason quotes a line of the file, which must not steer a terminal.
 fn malformed(error: toml::de::Error) -> PolicyError {
-    PolicyError::Malformed(error.to_string().trim_end().to_owned())
+    let shown = |c: char| if c.is_control() && c != '\n' { char::REPLACEMENT_CHARACTER } else { c };
+    PolicyError::Malformed(error.to_string().trim_end().chars().map(shown).collect())
 }
 
 fn timestamp(key: &str, datetime: Datetime) -> Result<Timestamp, PolicyError> {
@@ -129,7 +138,7 @@ fn duration(text: &str) -> Result<Duration, PolicyError> {
     parse().ok_or_else(|| PolicyError::MaxAge { actual: text.to_owned() })
 }
 
-/// Converts entries, each name once and none of them empty.
+/// Converts entries, each name once.
 fn unique<F, T>(
     what: &'static str,
     entries: Vec<F>,
@@ -139,9 +148,6 @@ fn unique<F, T>(
     let entries: Vec<T> = entries.into_iter().map(convert).collect::<Result<_, _>>()?;
     let mut names = BTreeSet::new();
     for entry in &entries {
-        if name(entry).is_empty() {
-            return Err(PolicyError::EmptyName { what });
-        }
         if !names.insert(name(entry)) {
             return Err(PolicyError::Duplicate { what, name: name(entry).to_owned() });
         }
@@ -151,6 +157,7 @@ fn unique<F, T>(
 
 fn release(file: FileRelease) -> Result<Release, PolicyError> {
     let FileRelease { name, pcr0, pcr1, pcr2, not_after, revoked } = file;
+    check_name("release", &name)?;
     let pcr = |index: u8, text: &str| pcr(&format!("release `{name}`, pcr{index}"), text);
     let pcrs = [pcr(0, &pcr0)?, pcr(1, &pcr1)?, pcr(2, &pcr2)?];
     let key = format!("release `{name}`, not_after");
@@ -162,6 +169,7 @@ fn release(file: FileRelease) -> Result<Release, PolicyError> {
 
 fn model(file: FileModel) -> Result<PolicyModel, PolicyError> {
     let FileModel { name, digest } = file;
+    check_name("model", &name)?;
     match digest.parse() {
         Ok(digest) => Ok(PolicyModel { name, digest }),
         Err(source) => Err(PolicyError::Digest { model: name, source }),
@@ -171,13 +179,15 @@ fn model(file: FileModel) -> Result<PolicyModel, PolicyError> {
 fn pins(file: FilePins) -> Result<Pins, PolicyError> {
     let FilePins { pcr3, pcr4, pcr8, module_id, region } = file;
     let pin = |key: &str, text: Option<String>| text.map(|text| pcr(key, &text)).transpose();
-    Ok(Pins {
+    let pins = Pins {
         pcr3: pin("pin.pcr3", pcr3)?,
         pcr4: pin("pin.pcr4", pcr4)?,
         pcr8: pin("pin.pcr8", pcr8)?,
         module_id,
         region,
-    })
+    };
+    pins.check()?;
+    Ok(pins)
 }
 
 fn pcr(key: &str, text: &str) -> Result<Pcr, PolicyError> {
@@ -381,7 +391,7 @@ region = "eu-west-1"
 
     #[test]
     fn every_value_is_checked() {
-        let (a, zeros) = (digits('a'), digits('0'));
+        let (a, c, zeros) = (digits('a'), digits('c'), digits('0'));
         let cases = [
             ("2027-02-01T00:00:00Z", "2027-02-01T00:00:00", "policy_time"),
             ("2027-02-01T00:00:00Z", "2027-02-01", "policy_time"),
@@ -396,7 +406,18 @@ region = "eu-west-1"
             (&format!("sha384:{a}"), &a, "policy_digest"),
             ("name = \"1.1.0\"", "name = \"1.2.0\"", "policy_duplicate"),
             ("name = \"iris\"", "name = \"\"", "policy_empty_name"),
+            ("name = \"iris\"", "name = \"iris\\n\"", "policy_unprintable"),
+            ("name = \"1.1.0\"", "name = \"1.1.0\\u202e\"", "policy_unprintable"),
+            ("\"a \\\"bad\\\" build\"", "\"bad\\r\"", "policy_unprintable"),
+            ("name = \"iris\"", &format!("name = \"{}\"", "i".repeat(129)), "policy_text_too_long"),
+            (&format!("pcr3 = \"{c}\""), &format!("pcr3 = \"{zeros}\""), "policy_zero_pin"),
+            (&format!("pcr3 = \"{c}\""), "pcr3 = \"\"", "policy_pcr"),
+            ("module_id = \"i-1-enc2\"", "module_id = \"\"", "policy_empty_name"),
             ("channel = \"optional\"", "channel = \"none\"", "bad_policy"),
+            ("channel = \"optional\"", "channel = \"optional\"\nchannel = \"required\"", "bad_policy"),
+            ("name = \"1.2.0\"", "name = \"1.2.0\"\nname = \"1.2.0\"", "bad_policy"),
+            ("[pin]", "[pin]\npcr5 = \"\"", "bad_policy"),
+            ("[pin]", "[[pin]]", "bad_policy"),
         ];
         for (from, to, code) in cases {
             let text = example().replacen(from, to, 1);
@@ -404,6 +425,52 @@ region = "eu-west-1"
             assert_eq!(refused(&text).code(), code, "{to}");
         }
         let long = example() + &"#".repeat(MAX_TEXT);
+        assert_eq!(read_bytes(long.as_bytes()).map(|_| ()).unwrap_err().code(), "policy_too_large");
         assert_eq!(refused(&long).code(), "policy_too_large");
+    }
+
+    #[test]
+    fn times_have_their_offset_and_are_never_later_than_written() {
+        let expires = |text: &str| read(&format!("version = 1\nexpires = {text}\n")).map(|policy| policy.expires());
+        let written = |text: &str| expires(text).unwrap().to_string();
+        assert_eq!(written("2027-02-01T00:00:00+14:00"), "2027-01-31T10:00:00Z");
+        assert_eq!(written("2027-02-01 00:00:00-00:30"), "2027-02-01T00:30:00Z");
+        assert_eq!(written("2027-02-01t00:00:00.9999z"), "2027-02-01T00:00:00.999Z");
+        assert_eq!(written("9999-12-31T23:59:59Z"), "9999-12-31T23:59:59Z");
+        assert_eq!(written("2026-12-31T23:59:60Z"), "2026-12-31T23:59:59.999Z", "a leap second");
+        for text in [
+            "2026-06-15T12:00:60Z",
+            "2027-02-30T00:00:00Z",
+            "2027-02-01T24:00:00Z",
+            "2027-02-01T00:00:00+24:00",
+            "10000-01-01T00:00:00Z",
+            "1969-12-31T23:59:59Z",
+            "\"2027-02-01T00:00:00Z\"",
+            "1801440000",
+        ] {
+            assert!(matches!(expires(text), Err(PolicyError::Time { .. } | PolicyError::Malformed(_))), "{text}");
+        }
+    }
+
+    #[test]
+    fn hexadecimal_is_read_in_either_case_and_written_in_one() {
+        let upper = example().replace(&digits('a'), &digits('A'));
+        assert_eq!(read(&upper).unwrap().to_toml(), read(&example()).unwrap().to_toml());
+        assert_eq!(read(&upper).unwrap().releases(), read(&example()).unwrap().releases());
+    }
+
+    #[test]
+    fn files_of_other_systems_are_read_or_named() {
+        let crlf = example().replace('\n', "\r\n");
+        assert_eq!(read_bytes(crlf.as_bytes()).unwrap().to_toml(), read(&example()).unwrap().to_toml());
+        let marked = format!("\u{feff}{}", example());
+        assert_eq!(read_bytes(marked.as_bytes()).unwrap().to_toml(), read(&example()).unwrap().to_toml());
+
+        let utf16: Vec<u8> = marked.encode_utf16().flat_map(u16::to_le_bytes).collect();
+        assert_eq!(read_bytes(&utf16).map(|_| ()), Err(PolicyError::NotUtf8 { offset: 0 }));
+        let latin1 = [example().as_bytes(), b"# gr\xf6\xdfer"].concat();
+        let offset = example().len() + 4;
+        assert_eq!(read_bytes(&latin1).map(|_| ()), Err(PolicyError::NotUtf8 { offset }));
+        assert_eq!(read_bytes(b"").map(|_| ()).unwrap_err().code(), "bad_policy");
     }
 }

@@ -2,7 +2,7 @@
 
 use std::{io, path::Path};
 
-use cloister_attestation::{EvidenceError, PolicyError, VerificationError};
+use cloister_attestation::{EvidenceError, PolicyError, Refusal, Step, StepReport, VerificationError};
 use cloister_client::{Error, TableError};
 use cloister_inference::BundleError;
 
@@ -20,13 +20,22 @@ pub(crate) struct Failure {
     pub(crate) code: String,
     pub(crate) message: String,
     pub(crate) remedy: String,
-    /// The verification step that failed, from 1.
-    pub(crate) step: Option<u8>,
+    /// The verification step that failed, if it was one.
+    pub(crate) place: Option<Box<Place>>,
+}
+
+/// Where verification ended.
+#[derive(Debug)]
+pub(crate) struct Place {
+    pub(crate) step: Step,
+    /// What passes it.
+    pub(crate) expected: String,
+    pub(crate) passed: Vec<StepReport>,
 }
 
 impl Failure {
     pub(crate) fn new(exit: u8, code: &str, message: impl Into<String>, remedy: impl Into<String>) -> Self {
-        Self { exit, code: code.into(), message: message.into(), remedy: remedy.into(), step: None }
+        Self { exit, code: code.into(), message: message.into(), remedy: remedy.into(), place: None }
     }
 
     pub(crate) fn bad_input(code: &str, message: impl Into<String>, remedy: impl Into<String>) -> Self {
@@ -73,30 +82,43 @@ impl Failure {
     }
 }
 
+impl From<Refusal> for Failure {
+    fn from(refusal: Refusal) -> Self {
+        let (step, remedy) = (refusal.step(), refusal.remedy());
+        let Refusal { error, expected, passed } = refusal;
+        let place = Some(Box::new(Place { step, expected, passed }));
+        Self { place, ..Self::new(NOT_VERIFIED, error.code(), error.to_string(), remedy) }
+    }
+}
+
+/// A judgement on something else than a document: there are no steps before it.
 impl From<VerificationError> for Failure {
     fn from(error: VerificationError) -> Self {
-        let step = Some(error.step().number());
-        Self { step, ..Self::new(NOT_VERIFIED, error.code(), error.to_string(), error.remedy()) }
+        Self::new(NOT_VERIFIED, error.code(), error.to_string(), error.remedy())
     }
 }
 
 impl From<EvidenceError> for Failure {
     fn from(error: EvidenceError) -> Self {
-        Self::new(NOT_VERIFIED, error.code(), error.to_string(), error.remedy())
+        let remedy = error.remedy();
+        match error {
+            EvidenceError::Document(refusal) => Self { remedy, ..refusal.into() },
+            other => Self::new(NOT_VERIFIED, other.code(), other.to_string(), remedy),
+        }
     }
 }
 
 impl From<Error> for Failure {
     fn from(error: Error) -> Self {
         let exit = match &error {
-            Error::NotVerified(_) => NOT_VERIFIED,
             Error::Unreachable { .. } | Error::ConnectionLost { .. } => UNREACHABLE,
             Error::Refused { .. } | Error::BadAnswer { .. } => REFUSED,
             other if other.is_not_verified() => NOT_VERIFIED,
             _ => BAD_INPUT,
         };
-        let failure = Self::new(exit, error.code(), error.to_string(), error.remedy());
-        let Error::NotVerified(cause) = error else { return failure };
-        Self { step: Some(cause.step().number()), ..failure }
+        match error {
+            Error::NotVerified(refusal) => refusal.into(),
+            other => Self::new(exit, other.code(), other.to_string(), other.remedy()),
+        }
     }
 }

@@ -18,8 +18,9 @@ use super::{
     output::{Output, short, write_stdout},
 };
 
-/// Encrypt rows, have them evaluated, decrypt the answer
+/// Encrypt rows, have them evaluated by a verified evaluator, and decrypt the answer
 #[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
 pub(crate) struct Infer {
     #[command(flatten)]
     evaluator: Evaluator,
@@ -45,6 +46,13 @@ pub(crate) struct Infer {
     #[arg(long)]
     clip: bool,
 }
+
+const EXAMPLES: &str = "\
+Examples:
+  cloister infer https://evaluator.example:8443 --policy policy.toml --model iris --in rows.csv
+  cloister infer https://evaluator.example:8443 --policy policy.toml --model iris --in rows.csv \\
+      --out predictions.csv --evidence evidence.cbor
+  cat rows.csv | cloister infer https://evaluator.example:8443 --policy policy.toml --model iris --in -";
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum Format {

@@ -1,16 +1,22 @@
 //! The commands. What people read goes to stdout, progress and banners to stderr; `--json` writes exactly one object.
 
 mod failure;
+mod files;
 mod infer;
+mod measurements;
 mod model;
 mod models;
 mod output;
 mod policy;
+mod text;
 mod verify;
 mod verify_document;
 mod verify_receipt;
 
-use std::{path::PathBuf, process::ExitCode};
+use std::{
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
 
 use clap::{Args, Parser, Subcommand, error::ErrorKind};
 use cloister_client::{AttestedConnection, Endpoint, Policy};
@@ -39,20 +45,13 @@ Everything else:            cloister --help
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Verify the evaluator at an endpoint, step by step, and send it nothing but a nonce
     Verify(verify::Verify),
-    /// List the models of a verified evaluator, and what the policy says of each
     Models(models::Models),
-    /// Encrypt rows, have them evaluated by a verified evaluator, and decrypt the answer
     Infer(infer::Infer),
-    /// Verify an attestation document in a file
     VerifyDocument(verify_document::VerifyDocument),
-    /// Verify the receipts in an evidence file, offline
     VerifyReceipt(verify_receipt::VerifyReceipt),
-    /// Make and inspect model bundles
     #[command(subcommand)]
     Model(model::Model),
-    /// Make and read policies: which releases and models are accepted
     #[command(subcommand)]
     Policy(policy::Policy),
 }
@@ -84,9 +83,9 @@ impl Evaluator {
     }
 }
 
-fn load_policy(path: &PathBuf) -> Result<Policy, Failure> {
-    let text = std::fs::read_to_string(path).map_err(|error| Failure::file(path, &error))?;
-    Policy::parse(&text).map_err(|error| Failure::policy(path, &error))
+fn load_policy(path: impl AsRef<Path>) -> Result<Policy, Failure> {
+    let path = path.as_ref();
+    Policy::from_bytes(&files::read(path)?).map_err(|error| Failure::policy(path, &error))
 }
 
 /// Parses the command line, runs the command, prints its outcome.

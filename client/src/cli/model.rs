@@ -16,14 +16,13 @@ use super::{
 /// Make and inspect model bundles
 #[derive(Debug, Subcommand)]
 pub(crate) enum Model {
-    /// Turn an ONNX file into a bundle, with a proven bound on every logit
     Import(Import),
-    /// Show what a bundle takes, gives and promises
     Inspect(Inspect),
 }
 
-/// Turn an ONNX file into a bundle
+/// Turn an ONNX file into a bundle, with a proven bound on every logit
 #[derive(Debug, Args)]
+#[command(after_help = IMPORT_EXAMPLES)]
 pub(crate) struct Import {
     /// What skl2onnx writes for StandardScaler + LogisticRegression
     onnx: PathBuf,
@@ -45,12 +44,23 @@ pub(crate) struct Import {
     model_version: String,
 }
 
-/// Show a bundle
+/// Show what a bundle takes, gives and promises
 #[derive(Debug, Args)]
+#[command(after_help = INSPECT_EXAMPLES)]
 pub(crate) struct Inspect {
     /// The bundle
     file: PathBuf,
 }
+
+const IMPORT_EXAMPLES: &str = "\
+Examples:
+  cloister model import iris.onnx --out iris.cloister
+  cloister model import iris.onnx --out iris.cloister --ranges iris.csv --precision 1e-4";
+
+const INSPECT_EXAMPLES: &str = "\
+Examples:
+  cloister model inspect iris.cloister
+  cloister model inspect iris.cloister --json | jq -r .digest";
 
 impl Model {
     pub(crate) fn run(&self, output: &mut Output) -> Result<(), Failure> {

@@ -6,12 +6,18 @@ use serde_json::{Value, json};
 
 use super::{Evaluator, failure::Failure, output::Output};
 
-/// List the models of a verified evaluator
+/// List the models of a verified evaluator, and what the policy says of each
 #[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
 pub(crate) struct Models {
     #[command(flatten)]
     evaluator: Evaluator,
 }
+
+const EXAMPLES: &str = "\
+Examples:
+  cloister models https://evaluator.example:8443 --policy policy.toml
+  cloister models https://evaluator.example:8443 --policy policy.toml --json";
 
 impl Models {
     pub(crate) async fn run(&self, output: &mut Output) -> Result<(), Failure> {

@@ -6,10 +6,14 @@ use std::{
     process::ExitCode,
 };
 
-use cloister_attestation::{Step, StepReport};
+use clap::Args;
+use cloister_attestation::StepReport;
 use serde_json::{Map, Value, json};
 
-use super::failure::{Failure, INTERNAL, NOT_VERIFIED};
+use super::{
+    failure::{Failure, INTERNAL, NOT_VERIFIED, Place},
+    text::wrapped,
+};
 
 /// Nobody overlooks this.
 const SIMULATED: &str = "\
@@ -22,13 +26,14 @@ const SIMULATED: &str = "\
 #[derive(Debug)]
 pub(crate) struct Output {
     json: bool,
+    verbose: bool,
     object: Map<String, Value>,
     steps: Vec<Value>,
 }
 
 impl Output {
     pub(crate) fn new(json: bool) -> Self {
-        Self { json, object: Map::new(), steps: Vec::new() }
+        Self { json, verbose: false, object: Map::new(), steps: Vec::new() }
     }
 
     /// Whether stdout belongs to one JSON object.
@@ -61,12 +66,20 @@ impl Output {
         }
     }
 
+    /// From now on, steps are told with both sides.
+    pub(crate) fn detail(&mut self, Detail { verbose }: Detail) {
+        self.verbose = verbose;
+    }
+
+    /// Whether details were asked for.
+    pub(crate) fn is_verbose(&self) -> bool {
+        self.verbose
+    }
+
     /// Verification steps that passed.
     pub(crate) fn steps(&mut self, steps: &[StepReport]) {
-        for StepReport { step, detail } in steps {
-            self.line(format!("  {:>2}  ok  {:<13} {detail}", step.number(), step.name()));
-            self.steps.push(json!({"n": step.number(), "name": step.name(), "ok": true, "detail": detail}));
-        }
+        self.line(told(steps, self.verbose));
+        self.steps = steps.iter().map(passed).collect();
     }
 
     /// Prints the outcome and gives the exit code.
@@ -91,26 +104,68 @@ impl Output {
     }
 
     fn fail(&mut self, failure: &Failure) {
-        let Failure { code, message, remedy, step, exit: _ } = failure;
-        if let Some(failed) = step {
-            self.steps.clear();
-            for step in Step::ALL.into_iter().take_while(|step| step.number() <= *failed) {
-                let ok = step.number() < *failed;
-                let detail = if ok { "" } else { message };
-                self.steps.push(json!({"n": step.number(), "name": step.name(), "ok": ok, "detail": detail}));
-            }
+        let Failure { exit, code, message, remedy, place } = failure;
+        if let Some(place) = place {
+            let Place { step, expected, passed: before } = &**place;
+            self.steps = before.iter().map(passed).collect();
+            self.steps.push(json!({
+                "n": step.number(), "name": step.name(), "ok": false, "expected": expected, "detail": message,
+            }));
         }
         if self.json {
-            if failure.exit == NOT_VERIFIED {
+            if *exit == NOT_VERIFIED {
                 self.set("verified", false);
             }
             self.set("error", json!({"code": code, "message": message, "remedy": remedy}));
         } else {
-            let place = step.and_then(|n| Step::ALL.into_iter().find(|step| step.number() == n));
-            let place = place.map_or(String::new(), |step| format!(" at step {} ({})", step.number(), step.name()));
-            self.note(format!("error{place}: {message}\n  what to do: {remedy}\n  code: {code}"));
+            self.note(explained(failure, self.verbose));
         }
     }
+}
+
+/// How much a command tells.
+#[derive(Clone, Copy, Debug, Args)]
+pub(crate) struct Detail {
+    /// Tell of every step what was expected and what was found, in full
+    #[arg(short, long)]
+    verbose: bool,
+}
+
+fn passed(StepReport { step, expected, found }: &StepReport) -> Value {
+    json!({"n": step.number(), "name": step.name(), "ok": true, "expected": expected, "detail": found})
+}
+
+/// The steps that passed, a line each, or with both sides.
+fn told(steps: &[StepReport], verbose: bool) -> String {
+    let one = |StepReport { step, expected, found }: &StepReport| {
+        let (number, name) = (step.number(), step.name());
+        if !verbose {
+            return format!("  {number:>2}  ok  {name:<13} {found}");
+        }
+        let (expected, found) = (wrapped("          expected  ", expected), wrapped("          found     ", found));
+        format!("  {number:>2}  ok  {name}\n{expected}\n{found}")
+    };
+    steps.iter().map(one).collect::<Vec<_>>().join("\n")
+}
+
+/// What happened, where, and what to do, in the order in which a person needs it: the end is what a terminal shows.
+fn explained(failure: &Failure, verbose: bool) -> String {
+    let Failure { exit: _, code, message, remedy, place } = failure;
+    let mut lines = Vec::new();
+    match place.as_deref() {
+        None => lines.push(wrapped("error: ", message)),
+        Some(Place { step, expected, passed }) => {
+            if !passed.is_empty() {
+                lines.push(told(passed, verbose));
+            }
+            lines.push(format!("  {:>2} FAIL {}\n", step.number(), step.name()));
+            lines.push(wrapped("", &format!("error at step {} ({}): {message}", step.number(), step.name())));
+            lines.push(wrapped("  to pass: ", expected));
+        }
+    }
+    lines.push(wrapped("  what to do: ", remedy));
+    lines.push(format!("  code: {code}"));
+    lines.join("\n")
 }
 
 /// `SIMULATED: ` in front of what would otherwise read as the real thing.

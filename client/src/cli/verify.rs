@@ -6,23 +6,37 @@ use super::{
     Evaluator,
     failure::Failure,
     models,
-    output::{Output, label},
+    output::{Detail, Output, label},
+    text::wrapped,
 };
 
-/// Verify the evaluator at an endpoint
+/// Verify the evaluator at an endpoint, step by step, and send it nothing but a nonce
+///
+/// The steps are numbered as in attestation/VERIFICATION.md, which says of each what is checked, with which bounds, and why.
 #[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
 pub(crate) struct Verify {
     #[command(flatten)]
     evaluator: Evaluator,
+    #[command(flatten)]
+    detail: Detail,
 }
+
+const EXAMPLES: &str = "\
+Examples:
+  cloister verify https://evaluator.example:8443 --policy policy.toml
+  cloister verify https://evaluator.example:8443 --policy policy.toml -v
+  cloister verify https://evaluator.example:8443 --policy policy.toml --json | jq .steps";
 
 impl Verify {
     pub(crate) async fn run(&self, output: &mut Output) -> Result<(), Failure> {
+        output.detail(self.detail);
         let connection = self.evaluator.connect(output).await?;
         let enclave = connection.enclave();
         output.steps(enclave.steps());
         let simulated = label(enclave.simulated());
-        output.line(format!("\n{simulated}VERIFIED: {} runs release {}", enclave.module_id(), enclave.release()));
+        let verdict = format!("\n{simulated}VERIFIED: {} runs release {}", enclave.module_id(), enclave.release());
+        output.line(wrapped("", &verdict));
         models::show(enclave, output);
         Ok(())
     }

@@ -3,32 +3,49 @@
 use std::{path::PathBuf, str::FromStr};
 
 use clap::Args;
-use cloister_attestation::{Archival, At, AuthenticDocument, Root, Timestamp, UnverifiedDocument};
-use serde_json::Value;
+use cloister_attestation::{Archival, At, AuthenticDocument, Pcrs, Root, Timestamp, UnverifiedDocument};
+use serde_json::{Value, json};
 
 use super::{
     failure::Failure,
-    load_policy,
-    output::{Output, label},
+    files, load_policy,
+    output::{Detail, Output, label},
+    text::wrapped,
 };
 
 /// Verify an attestation document in a file: raw COSE_Sign1, as the NSM returns it
+///
+/// The steps are numbered as in attestation/VERIFICATION.md. Steps 9 to 11 compare a document with the challenge that it
+/// answers, which only the client that sent it has: `cloister verify` takes them.
 #[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
 pub(crate) struct VerifyDocument {
     /// The document
     file: PathBuf,
     /// Also require this policy; its root is then the trust anchor instead of AWS's
     #[arg(long, value_name = "FILE")]
     policy: Option<PathBuf>,
-    /// The time to judge the document at: its own, now, or an RFC 3339 time
+    /// The time to judge the document at: its own, now, or an RFC 3339 time. A policy is always judged now
     #[arg(long, value_name = "document|now|RFC3339", default_value = "now")]
     at: When,
+    #[command(flatten)]
+    detail: Detail,
 }
 
+const EXAMPLES: &str = "\
+Examples:
+  cloister verify-document doc.cose --policy policy.toml
+  cloister verify-document old.cose --at document -v
+  cloister verify-document old.cose --at 2025-12-25T13:16:00Z";
+
+/// The time to judge at.
 #[derive(Clone, Copy, Debug)]
-enum When {
+pub(crate) enum When {
+    /// That of the document.
     Document,
+    /// That of this machine.
     Now,
+    /// A chosen one.
     Instant(Timestamp),
 }
 
@@ -46,35 +63,44 @@ impl FromStr for When {
     }
 }
 
+impl From<When> for At<Archival> {
+    fn from(when: When) -> Self {
+        match when {
+            When::Document => Self::document(),
+            When::Now => Self::instant(Timestamp::now()),
+            When::Instant(time) => Self::instant(time),
+        }
+    }
+}
+
 impl VerifyDocument {
     pub(crate) fn run(&self, output: &mut Output) -> Result<(), Failure> {
+        output.detail(self.detail);
         let policy = self.policy.as_ref().map(load_policy).transpose()?;
-        let bytes = std::fs::read(&self.file).map_err(|error| Failure::file(&self.file, &error))?;
+        let bytes = files::read(&self.file)?;
         output.set("verified", false);
+        output.set("policy", if policy.is_some() { "applied" } else { "none" });
 
         let aws = Root::aws_nitro_g1();
         let root = policy.as_ref().map_or(&aws, |policy| policy.root());
-        let at = match self.at {
-            When::Document => At::<Archival>::document(),
-            When::Now => At::<Archival>::instant(Timestamp::now()),
-            When::Instant(time) => At::<Archival>::instant(time),
-        };
-        let document = UnverifiedDocument::parse(&bytes)?.authenticate(root, at)?;
+        let document = UnverifiedDocument::parse(&bytes)?.authenticate(root, self.at.into())?;
         output.simulated(document.simulated());
         describe(&document, output);
-        output.steps(document.steps());
         let simulated = label(document.simulated());
         match policy {
             Some(policy) => {
                 let accepted = document.require(&policy, Timestamp::now())?;
+                output.steps(accepted.document().steps());
+                output.line(FOR_CLIENTS);
                 output.set("release", accepted.release());
-                output.set("policy", "applied");
-                output
-                    .line(format!("\n{simulated}AUTHENTIC, and the policy accepts it: release {}", accepted.release()));
+                let verdict =
+                    format!("\n{simulated}AUTHENTIC, and the policy accepts it: release {}", accepted.release());
+                output.line(wrapped("", &verdict));
             }
             None => {
-                output.set("policy", "none");
-                output.line("\nAUTHENTIC and not in debug mode. NO POLICY WAS APPLIED: this says nothing about which program it is.");
+                output.steps(document.steps());
+                output.line(FOR_CLIENTS);
+                output.line(NO_POLICY);
             }
         }
         output.set("verified", true);
@@ -82,14 +108,59 @@ impl VerifyDocument {
     }
 }
 
+/// Steps that are not among those told.
+const FOR_CLIENTS: &str = "  9-11    not asked: they compare with the challenge, which its sender has";
+
+const NO_POLICY: &str = "\n\
+    AUTHENTIC and not in debug mode. NO POLICY WAS APPLIED: this says nothing about\n\
+    which program it is.";
+
 fn describe(document: &AuthenticDocument<Archival>, output: &mut Output) {
-    output.set("module_id", document.module_id());
-    output.set("document_time", document.timestamp().to_string());
-    output.line(format!("module id  {}\ntime       {}", document.module_id(), document.timestamp()));
-    let pcrs = document.pcrs().iter().filter(|(_, value)| value.iter().any(|byte| *byte != 0));
-    let pcrs: Vec<(String, String)> = pcrs.map(|(index, value)| (format!("pcr{index}"), hex::encode(value))).collect();
-    for (name, value) in &pcrs {
-        output.line(format!("{name:<10} {value}"));
+    let (module_id, region, time) = (document.module_id(), document.region(), document.timestamp().to_string());
+    output.line(format!("module id   {module_id}\nregion      {region}\ntime        {time}"));
+    output.set("module_id", module_id);
+    output.set("region", region);
+    output.set("document_time", time);
+    for (name, field) in
+        [("nonce", document.nonce()), ("public_key", document.public_key()), ("user_data", document.user_data())]
+    {
+        describe_field(name, field, output);
     }
-    output.set("pcrs", pcrs.into_iter().map(|(name, value)| (name, Value::from(value))).collect::<Value>());
+    describe_pcrs(document.pcrs(), output);
+}
+
+/// A field that the enclave chose: absent is not empty.
+fn describe_field(name: &str, field: Option<&[u8]>, output: &mut Output) {
+    let told = match field {
+        None => "absent".to_owned(),
+        Some([]) => "empty".to_owned(),
+        Some(bytes) if output.is_verbose() => format!("{} bytes\n    {}", bytes.len(), hex::encode(bytes)),
+        Some(bytes) => format!("{} bytes", bytes.len()),
+    };
+    output.line(format!("{name:<11} {told}"));
+    output.set(name, field.map(hex::encode));
+}
+
+/// The registers into which something was measured.
+fn describe_pcrs(pcrs: &Pcrs, output: &mut Output) {
+    let mut object = json!({});
+    for (index, value) in pcrs.iter().filter(|(_, value)| value.iter().any(|byte| *byte != 0)) {
+        let value = hex::encode(value);
+        output.line(format!("PCR{index:<8} {}\n    {value}", measures(index)));
+        object[format!("pcr{index}")] = Value::from(value);
+    }
+    output.set("pcrs", object);
+}
+
+/// What is measured into a register, by AWS's documentation and ours.
+fn measures(index: u8) -> &'static str {
+    match index {
+        0 => "the whole image",
+        1 => "kernel and boot ramdisk; of a Cloister image, the program",
+        2 => "the other ramdisks; of a Cloister image, the models",
+        3 => "the IAM role of the parent instance",
+        4 => "the id of the parent instance",
+        8 => "the certificate that signed the image",
+        _ => "what the enclave itself measured",
+    }
 }

@@ -86,7 +86,7 @@ impl Authority {
         let earlier = fs::read_to_string(&path).ok().and_then(|text| Policy::parse(&text).ok());
         for model in earlier.iter().filter(|earlier| *earlier.root() == self.root()).flat_map(Policy::models) {
             if policy.models().iter().all(|known| known.name != model.name) {
-                policy.add_model(model.clone());
+                policy.add_model(model.clone()).expect("a policy was read with this model");
             }
         }
         replace(&path, &policy.to_toml())?;

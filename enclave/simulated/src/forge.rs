@@ -4,19 +4,19 @@
 //! that only the check under test can refuse the result; [`elements`](Forge::elements) changes it afterwards.
 //!
 //! ```
-//! use cloister_attestation::{At, Timestamp, UnverifiedDocument, VerificationError};
+//! use cloister_attestation::{At, Refusal, Timestamp, UnverifiedDocument, VerificationError};
 //! use cloister_simulated_enclave::{Authority, Identity, forge::Forge};
 //!
 //! let authority = Authority::ephemeral();
 //! let document = Forge::new(&authority, Identity::random(), Timestamp::now()).pcr(1, Some([0; 48])).build();
 //! let refused = UnverifiedDocument::parse(&document)?.authenticate(&authority.root(), At::document()).unwrap_err();
-//! assert_eq!(refused, VerificationError::DebugMode { index: 1 });
-//! # Ok::<(), VerificationError>(())
+//! assert_eq!(*refused.error, VerificationError::DebugMode { index: 1 });
+//! # Ok::<(), Refusal>(())
 //! ```
 
 use cloister_attestation::{Link, Timestamp};
 use rcgen::PKCS_ECDSA_P256_SHA256;
-pub use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, KeyUsagePurpose};
+pub use rcgen::{BasicConstraints, CertificateParams, CustomExtension, DnType, IsCa, KeyUsagePurpose};
 
 use crate::{
     Authority, Identity,

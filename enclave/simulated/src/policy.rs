@@ -18,7 +18,8 @@ pub fn policy(authority: &Authority, models: &[ManifestModel]) -> Policy {
     let release = Release { name: RELEASE.to_owned(), pcrs: Identity::measurements(), not_after: None, revoked: None };
     policy.add_release(release).expect("the measurements are no zeros");
     for ManifestModel { name, bundle, version: _, description: _ } in models {
-        policy.add_model(PolicyModel { name: name.clone(), digest: *bundle });
+        let model = PolicyModel { name: name.clone(), digest: *bundle };
+        policy.add_model(model).expect("the names of models are fit for a path");
     }
     policy
 }

@@ -220,7 +220,7 @@ fn read_classifier(node: &NodeProto) -> Result<Classifier, ImportError> {
     match transform.and_then(|transform| transform.s.as_deref()) {
         Some("SOFTMAX") => {}
         other => {
-            let found = other.unwrap_or("NONE");
+            let found = other.unwrap_or("NONE").escape_debug();
             return Err(refused(node, format!("its scores go through {found}, where only SOFTMAX is supported")));
         }
     }
@@ -456,9 +456,13 @@ pub(super) mod tests {
     #[test]
     fn attributes_must_be_those_of_a_multinomial_regression() {
         let reason = |change: fn(&mut GraphProto)| refusal(change).2;
-        let logistic =
-            reason(|graph| attribute(graph, "LinearClassifier", "post_transform").s = Some("LOGISTIC".into()));
+        let post = |graph: &mut GraphProto, transform: &str| {
+            attribute(graph, "LinearClassifier", "post_transform").s = Some(transform.into());
+        };
+        let logistic = refusal(|graph| post(graph, "LOGISTIC")).2;
         assert_eq!(logistic, "its scores go through LOGISTIC, where only SOFTMAX is supported");
+        let steering = refusal(|graph| post(graph, "\u{1b}[2J")).2;
+        assert_eq!(steering, "its scores go through \\u{1b}[2J, where only SOFTMAX is supported");
         let fewer = reason(|graph| attribute(graph, "LinearClassifier", "coefficients").floats.truncate(11));
         assert_eq!(fewer, "its coefficients are 11, where 9 are needed");
         let none = reason(|graph| attribute(graph, "LinearClassifier", "coefficients").floats.clear());

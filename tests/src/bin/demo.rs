@@ -102,8 +102,8 @@ async fn demo(story: &Story) -> anyhow::Result<Value> {
     let connect = started.elapsed();
     story.chapter("2. Who is there? Verified before anything but a nonce was sent");
     let enclave = connection.enclave();
-    for StepReport { step, detail } in enclave.steps() {
-        story.say(format!("   {:>2}  ok  {:<13} {detail}", step.number(), step.name()));
+    for StepReport { step, expected: _, found } in enclave.steps() {
+        story.say(format!("   {:>2}  ok  {:<13} {found}", step.number(), step.name()));
     }
     let simulated = enclave.simulated();
     let accepted = enclave.model("iris")?;

@@ -1,0 +1,51 @@
+//! Files, read within limits and written whole.
+
+use std::{
+    fs::{self, File},
+    io::{self, Read, Write},
+    path::Path,
+};
+
+use super::failure::Failure;
+
+/// More than any file that is read here; the formats have their own, smaller limits.
+const MAX_FILE: u64 = 32 << 20;
+
+/// Reads a file. Devices and pipes that never end are refused like other large files.
+pub(crate) fn read(path: &Path) -> Result<Vec<u8>, Failure> {
+    let mut bytes = Vec::new();
+    let file = File::open(path).map_err(|error| Failure::file(path, &error))?;
+    file.take(MAX_FILE + 1).read_to_end(&mut bytes).map_err(|error| Failure::file(path, &error))?;
+    if bytes.len() as u64 > MAX_FILE {
+        return Err(Failure::bad_input(
+            "file_too_large",
+            format!("{} has more than {} MiB", path.display(), MAX_FILE >> 20),
+            "check that it is the file you meant",
+        ));
+    }
+    Ok(bytes)
+}
+
+/// Puts `text` in place of what is in the file: whole, or not at all.
+pub(crate) fn replace(path: &Path, text: &str) -> Result<(), Failure> {
+    replace_whole(path, text).map_err(|error| Failure::file(path, &error))
+}
+
+fn replace_whole(path: &Path, text: &str) -> io::Result<()> {
+    // A link stays one: what it points to is replaced.
+    let path = fs::canonicalize(path)?;
+    let draft = path.with_extension(format!("{}.draft", std::process::id()));
+    let written =
+        write_draft(&draft, fs::metadata(&path)?.permissions(), text).and_then(|()| fs::rename(&draft, &path));
+    if written.is_err() {
+        let _ = fs::remove_file(&draft);
+    }
+    written
+}
+
+fn write_draft(draft: &Path, permissions: fs::Permissions, text: &str) -> io::Result<()> {
+    let mut file = File::create_new(draft)?;
+    file.set_permissions(permissions)?;
+    file.write_all(text.as_bytes())?;
+    file.sync_all()
+}

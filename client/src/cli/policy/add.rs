@@ -1,0 +1,63 @@
+//! `cloister policy add`
+
+use std::path::PathBuf;
+
+use clap::Args;
+use cloister_attestation::{PolicyModel, Release, Sha384, Timestamp};
+use cloister_inference::Bundle;
+
+use super::{Failure, Output, change, files, rfc3339, show};
+use crate::cli::measurements;
+
+/// Accept a release, a model, or both
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct Add {
+    /// The policy file to change
+    file: PathBuf,
+    /// measurements.json of a release, or what nitro-cli build-enclave, describe-eif or describe-enclaves prints
+    #[arg(long, value_name = "FILE", requires = "name", required_unless_present = "model")]
+    measurements: Option<PathBuf>,
+    /// Name of the release
+    #[arg(long, value_name = "RELEASE", requires = "measurements")]
+    name: Option<String>,
+    /// Last time that documents of this release are accepted
+    #[arg(long, value_name = "RFC3339", value_parser = rfc3339, requires = "measurements")]
+    not_after: Option<Timestamp>,
+    /// A bundle whose digest to accept, under the bundle's own name
+    #[arg(long, value_name = "FILE")]
+    model: Option<PathBuf>,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  cloister policy add policy.toml --measurements measurements.json --name 1.2.0
+  cloister policy add policy.toml --model iris.cloister
+  nitro-cli describe-eif --eif-path image.eif > image.json
+  cloister policy add policy.toml --measurements image.json --name 1.2.0 --not-after 2027-01-31T00:00:00Z";
+
+impl Add {
+    pub(super) fn run(&self, output: &mut Output) -> Result<(), Failure> {
+        let (release, model) = (self.release()?, self.model()?);
+        let add = |mut policy: cloister_attestation::Policy| {
+            release.map_or(Ok(()), |release| policy.add_release(release))?;
+            model.map_or(Ok(()), |model| policy.add_model(model))?;
+            Ok(policy)
+        };
+        let (policy, _) = change(&self.file, add, output)?;
+        show::show(&policy, output);
+        Ok(())
+    }
+
+    fn release(&self) -> Result<Option<Release>, Failure> {
+        let (Some(path), Some(name)) = (&self.measurements, &self.name) else { return Ok(None) };
+        let pcrs = measurements::read(path)?;
+        Ok(Some(Release { name: name.clone(), pcrs, not_after: self.not_after, revoked: None }))
+    }
+
+    fn model(&self) -> Result<Option<PolicyModel>, Failure> {
+        let Some(path) = &self.model else { return Ok(None) };
+        let bundle = Bundle::from_bytes(&files::read(path)?).map_err(|error| Failure::bundle(path, &error))?;
+        Ok(Some(PolicyModel { name: bundle.name().to_owned(), digest: Sha384(bundle.digest()) }))
+    }
+}

@@ -1,0 +1,54 @@
+//! `cloister policy new`
+
+use std::{
+    fs::File,
+    io::{ErrorKind, Write},
+    path::PathBuf,
+    time::Duration,
+};
+
+use clap::Args;
+use cloister_attestation::{Policy, Timestamp};
+
+use super::{Failure, Output, show};
+
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// Write a policy that accepts nothing yet
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct New {
+    /// The policy file to write; an existing one is not overwritten
+    file: PathBuf,
+    /// Days until it expires: the time that a revocation takes to reach everybody
+    #[arg(long, value_name = "DAYS", default_value_t = 90, value_parser = clap::value_parser!(u32).range(1..=3650))]
+    expires_in: u32,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  cloister policy new policy.toml
+  cloister policy new policy.toml --expires-in 30";
+
+impl New {
+    pub(super) fn run(&self, output: &mut Output) -> Result<(), Failure> {
+        let policy = Policy::new(Timestamp::now().plus(DAY * self.expires_in));
+        File::create_new(&self.file).and_then(|mut file| file.write_all(policy.to_toml().as_bytes())).map_err(
+            |error| match error.kind() {
+                ErrorKind::AlreadyExists => Failure::bad_input(
+                    "file",
+                    format!("{} exists, and is not overwritten", self.file.display()),
+                    "choose another name, or change it with: cloister policy add",
+                ),
+                _ => Failure::file(&self.file, &error),
+            },
+        )?;
+        let file = self.file.display();
+        output.line(format!(
+            "{file} accepts nothing yet. Next:\n  cloister policy add {file} --measurements measurements.json --name RELEASE \
+             --model FILE.cloister"
+        ));
+        show::show(&policy, output);
+        Ok(())
+    }
+}
