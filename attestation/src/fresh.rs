@@ -76,7 +76,7 @@ pub(crate) fn check_public_key<T>(document: &AuthenticDocument<T>, spki: &[u8]) 
         let (expected, actual) = (hex::encode(spki), shown(document.public_key()));
         return Err(VerificationError::PublicKeyMismatch { expected, actual });
     }
-    Ok((spki.to_vec(), format!("the same, {}", Sha384::of(spki))))
+    Ok((spki.to_vec(), format!("the same, SHA-384 {}…", hex::encode(&Sha384::of(spki).0[..4]))))
 }
 
 fn some_public_key(document: &AuthenticDocument<Live>) -> Outcome<Vec<u8>> {

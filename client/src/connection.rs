@@ -1,8 +1,8 @@
 //! A connection to an evaluator that was verified. There is no way to get one without the verification.
 
 use cloister_attestation::{
-    At, Challenge, Evidence, Live, ManifestModel, Nonce, Policy, Presentation, Timestamp, UnverifiedDocument,
-    VerifiedEnclave,
+    At, CertificateCache, Challenge, Evidence, Live, ManifestModel, Nonce, Policy, Presentation, Timestamp,
+    UnverifiedDocument, VerifiedEnclave,
 };
 use cloister_wire::{ATTESTATION_MEDIA_TYPE, limits::REATTEST_AFTER, paths};
 
@@ -14,6 +14,8 @@ pub struct AttestedConnection {
     pub(crate) transport: Transport,
     policy: Policy,
     clock: Box<dyn Clock>,
+    /// Of this enclave, so that it is attested again at the cost of one signature.
+    certificates: CertificateCache,
     enclave: VerifiedEnclave,
     /// When `enclave` was verified, by `clock`; none once it was refused.
     attested: Option<Timestamp>,
@@ -34,9 +36,11 @@ impl AttestedConnection {
         clock: impl Clock + 'static,
     ) -> Result<Self, Error> {
         let mut transport = Transport::connect(endpoint).await?;
-        let (enclave, attested) = attest(&mut transport, &policy, &clock).await?;
+        let certificates = CertificateCache::new(1);
+        let (enclave, attested) = attest(&mut transport, &policy, &clock, &certificates).await?;
         let (clock, attested) = (Box::new(clock), Some(attested));
-        Ok(Self { transport, policy, clock, enclave, attested, receipts: Vec::new(), earlier: Vec::new() })
+        let (receipts, earlier) = (Vec::new(), Vec::new());
+        Ok(Self { transport, policy, clock, certificates, enclave, attested, receipts, earlier })
     }
 
     /// What was verified.
@@ -81,7 +85,7 @@ impl AttestedConnection {
             return Ok(());
         }
         self.attested = None;
-        let (enclave, attested) = attest(&mut self.transport, &self.policy, &*self.clock).await?;
+        let (enclave, attested) = attest(&mut self.transport, &self.policy, &*self.clock, &self.certificates).await?;
         if !self.receipts.is_empty() {
             let receipts = std::mem::take(&mut self.receipts);
             self.earlier.push(self.enclave.evidence(receipts));
@@ -104,13 +108,14 @@ async fn attest(
     transport: &mut Transport,
     policy: &Policy,
     clock: &dyn Clock,
+    certificates: &CertificateCache,
 ) -> Result<(VerifiedEnclave, Timestamp), Error> {
     let challenge = Challenge { nonce: Nonce::random(), channel: transport.channel(), spki: transport.spki().to_vec() };
     let answer = transport.post(paths::ATTESTATION, ATTESTATION_MEDIA_TYPE, challenge.nonce.0.to_vec()).await?;
     let presentation = Presentation::from_cbor(&answer.body)?;
     let now = clock.now();
     let enclave = UnverifiedDocument::parse(&presentation.document)?
-        .authenticate(policy.root(), At::<Live>::now(now))?
+        .authenticate_with(policy.root(), At::<Live>::now(now), certificates)?
         .answers(&challenge, &presentation)?
         .require(policy, now)?;
     Ok((enclave, now))
