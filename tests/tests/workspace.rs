@@ -1,8 +1,8 @@
-//! The dependency graph is a security statement: ARCHITECTURE.md says it, this checks it.
+//! The dependency graph is a security statement: ARCHITECTURE.md says it, this checks it. So are the promises of SECURITY.md.
 
 #![allow(clippy::unwrap_used, reason = "what helps a test may fail it")]
 
-use std::{collections::BTreeMap, process::Command};
+use std::{collections::BTreeMap, fs, process::Command};
 
 use cloister_e2e::build::workspace;
 use serde_json::Value;
@@ -106,5 +106,24 @@ fn the_verifier_needs_neither_network_nor_async_nor_tfhe() {
     let tree = cargo(&["tree", "--locked", "-p", "cloister-attestation", "-e", "normal", "--prefix", "none"]);
     for absent in ["tokio", "hyper", "tfhe", "rustls v"] {
         assert!(!tree.lines().any(|line| line.starts_with(absent)), "{absent}");
+    }
+}
+
+/// `[`name`](file.rs)` in SECURITY.md, whose name is that of a test and not of the file.
+#[test]
+fn every_promise_links_a_test_that_exists() {
+    let promises = fs::read_to_string(workspace().join("SECURITY.md")).unwrap();
+    let links: Vec<(&str, &str)> = promises
+        .split("[`")
+        .skip(1)
+        .filter_map(|rest| {
+            let (name, rest) = rest.split_once("`](")?;
+            Some((name, rest.split_once(')')?.0))
+        })
+        .collect();
+    assert!(links.len() > 20, "{links:?}");
+    for (name, file) in links {
+        let source = fs::read_to_string(workspace().join(file)).unwrap_or_else(|error| panic!("{file}: {error}"));
+        assert!(name.contains('.') || source.contains(&format!("fn {name}(")), "{name} in {file}");
     }
 }
