@@ -540,21 +540,22 @@ mod policies {
         }
     }
 
-    /// The same decision, from the words of the specification.
-    fn is_accepted(values: [u8; 3], policy: &Policy, now: Timestamp) -> bool {
-        let identity = &DOCUMENTS.identity;
-        let pcrs = values.map(|value| [value; 48]);
+    /// Whether the build is listed, by an entry that was open at the document's time, and by none that is revoked.
+    fn is_build_accepted(pcrs: [[u8; 48]; 3], policy: &Policy) -> bool {
         let of_this_build = || policy.releases().iter().filter(|release| release.pcrs == pcrs);
-        let in_force = now < policy.expires();
         let withdrawn = of_this_build().any(|release| release.revoked.is_some());
         let open = of_this_build().any(|release| release.not_after.is_none_or(|last| NOW <= last));
-        let Pins { pcr3, pcr4, pcr8, module_id, region } = policy.pins();
-        let pinned = pcr3.is_none_or(|pin| pin == identity.pcrs[&3])
+        open && !withdrawn
+    }
+
+    fn is_pinned(pins: &Pins) -> bool {
+        let identity = &DOCUMENTS.identity;
+        let Pins { pcr3, pcr4, pcr8, module_id, region } = pins;
+        pcr3.is_none_or(|pin| pin == identity.pcrs[&3])
             && pcr4.is_none_or(|pin| pin == identity.pcrs[&4])
             && pcr8.is_none_or(|pin| pin == [8; 48])
             && module_id.as_ref().is_none_or(|pin| *pin == identity.module_id())
-            && region.as_ref().is_none_or(|pin| *pin == identity.region);
-        in_force && open && !withdrawn && pinned
+            && region.as_ref().is_none_or(|pin| *pin == identity.region)
     }
 
     proptest! {
@@ -571,15 +572,17 @@ mod policies {
             let Documents { authority, signed, .. } = &*DOCUMENTS;
             let policy = policy(expires, &releases).with_root(authority.root()).with_pins(pins).unwrap();
             let (values, document) = &signed[which];
+            let pcrs = values.map(|value| [value; 48]);
+            let build = is_build_accepted(pcrs, &policy);
+            prop_assert_eq!(policy.release_measured(&pcrs, NOW).is_ok(), build && NOW < expires);
+
+            let expected = build && now < expires && is_pinned(policy.pins());
             let document = document.clone().authenticate(policy.root(), At::<Archival>::document()).unwrap();
-            let expected = is_accepted(*values, &policy, now);
-            let build = policy.release_measured(&values.map(|value| [value; 48]), now);
-            prop_assert!(build.is_ok() || !expected);
             match document.require(&policy, now) {
                 Ok(accepted) => {
                     prop_assert!(expected);
                     let release = policy.releases().iter().find(|release| release.name == accepted.release()).unwrap();
-                    prop_assert_eq!(release.pcrs, values.map(|value| [value; 48]));
+                    prop_assert_eq!(release.pcrs, pcrs);
                 }
                 Err(refusal) => prop_assert!(!expected, "{}", refusal),
             }
