@@ -235,7 +235,7 @@ pub enum VerificationError {
         actual: String,
     },
     /// Another enclave than the pinned one.
-    #[error("the policy pins the module id `{expected}`, the document is of `{actual}`")]
+    #[error("the policy pins the module id `{expected}`, the document is of `{}`", actual.escape_debug())]
     PinnedModuleIdMismatch {
         /// The pin.
         expected: String,
@@ -243,7 +243,7 @@ pub enum VerificationError {
         actual: String,
     },
     /// Another region than the pinned one.
-    #[error("the policy pins the region `{expected}`, the document is from `{actual}`")]
+    #[error("the policy pins the region `{expected}`, the document is from `{}`", actual.escape_debug())]
     PinnedRegionMismatch {
         /// The pin.
         expected: String,
