@@ -117,12 +117,14 @@ pub enum NsmError {
 
 #[cfg(test)]
 mod tests {
+    use std::io::{self, Write};
+
     use super::*;
 
     #[test]
     fn outside_an_enclave_the_error_says_so() {
         if std::path::Path::new("/dev/nsm").exists() {
-            eprintln!("SKIPPED: this machine has a /dev/nsm");
+            writeln!(io::stderr(), "SKIPPED: this machine has a /dev/nsm").unwrap();
             return;
         }
         assert!(matches!(NitroSecureModule::open(), Err(NsmError::NoDevice)));

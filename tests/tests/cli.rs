@@ -5,6 +5,7 @@
 use std::{
     ffi::OsStr,
     fs,
+    io::{self, Write},
     path::{Path, PathBuf},
     process::{Command, Output, Stdio},
     sync::LazyLock,
@@ -383,7 +384,7 @@ fn documents_are_verified_in_files() {
 
     let vectors = build::workspace().join("../shared/vectors/attestation");
     if !vectors.exists() {
-        eprintln!("SKIPPED: no AWS-signed documents at {}", vectors.display());
+        writeln!(io::stderr(), "SKIPPED: no AWS-signed documents at {}", vectors.display()).unwrap();
         return;
     }
     let aws = vectors.join("prod-2025-12-25-indef.cose").display().to_string();
