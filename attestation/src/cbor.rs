@@ -4,12 +4,14 @@
 //! only what encoding would have written: that one comparison refuses duplicate keys, non-minimal and indefinite lengths,
 //! tags, text for bytes, and trailing bytes.
 
-use std::fmt;
+use std::{fmt, io};
 
 use serde::{
     Deserialize, Deserializer, Serialize, Serializer,
     de::{DeserializeOwned, Visitor},
 };
+
+use crate::foreign::foreign;
 
 /// The one version of every format so far, under the key `v`.
 pub(crate) const VERSION: u64 = 1;
@@ -28,7 +30,7 @@ impl Format {
             return Err(FormatError::TooLarge { format: name, limit, actual: bytes.len() });
         }
         self.check_version(bytes)?;
-        let value = ciborium::from_reader(bytes).map_err(|error| self.malformed(error))?;
+        let value = ciborium::from_reader(bytes).map_err(|error| self.unreadable(error))?;
         if encode(&value) != bytes {
             return Err(FormatError::NotDeterministic { format: name });
         }
@@ -41,14 +43,24 @@ impl Format {
         struct Versioned {
             v: u64,
         }
-        match ciborium::from_reader(bytes).map_err(|error| self.malformed(error))? {
+        match ciborium::from_reader(bytes).map_err(|error| self.unreadable(error))? {
             Versioned { v: VERSION } => Ok(()),
             Versioned { v } => Err(FormatError::Newer { format: self.name, version: v }),
         }
     }
 
+    fn unreadable(self, error: ciborium::de::Error<io::Error>) -> FormatError {
+        use ciborium::de::Error::{Io, RecursionLimitExceeded, Semantic, Syntax};
+        match error {
+            Io(_) => self.malformed("it ends too early"),
+            Syntax(place) => self.malformed(format_args!("no CBOR at byte {place}")),
+            Semantic(_, reason) => self.malformed(reason),
+            RecursionLimitExceeded => self.malformed("it is nested too deeply"),
+        }
+    }
+
     pub(crate) fn malformed(self, reason: impl fmt::Display) -> FormatError {
-        FormatError::Malformed { format: self.name, reason: reason.to_string() }
+        FormatError::Malformed { format: self.name, reason: foreign(&reason.to_string()) }
     }
 }
 

@@ -12,7 +12,11 @@ pub use error::CertificateError;
 use x509_cert::{
     Certificate,
     certificate::Version,
-    der::{Decode, asn1::ObjectIdentifier},
+    der::{
+        Decode, Encode, Tag, Tagged,
+        asn1::{ObjectIdentifier, PrintableStringRef, Utf8StringRef},
+        oid::{AssociatedOid, db::rfc4519},
+    },
     ext::pkix::{BasicConstraints, KeyUsage},
     spki::{AlgorithmIdentifierOwned, SubjectPublicKeyInfoOwned},
     time::{Time, Validity},
@@ -147,27 +151,37 @@ fn validity(link: Link, certificate: &Certificate) -> (Link, Timestamp, Timestam
     (link, timestamp(not_before), timestamp(not_after))
 }
 
+/// The one common name (X.520 §6.2.2), in one of the two string types that RFC 5280 §4.1.2.4 wants.
 fn common_name(link: Link, certificate: &Certificate) -> Result<String, CertificateError> {
-    let found = certificate.tbs_certificate().subject().common_name();
-    let found = found.map_err(|error| CertificateError::Der { link, reason: error.to_string() })?;
-    Ok(found.map_or_else(String::new, |text| text.value().into_owned()))
+    let mut names =
+        certificate.tbs_certificate().subject().iter().filter(|attribute| attribute.oid == rfc4519::COMMON_NAME);
+    let (Some(name), None) = (names.next(), names.next()) else {
+        return Err(not_der(link, "its subject has not exactly one common name"));
+    };
+    match name.value.tag() {
+        Tag::PrintableString => name.value.decode_as::<PrintableStringRef<'_>>().map(|text| text.as_str().to_owned()),
+        _ => name.value.decode_as::<Utf8StringRef<'_>>().map(|text| text.as_str().to_owned()),
+    }
+    .map_err(|error| not_der(link, error))
 }
 
 fn authority(link: Link, der: &[u8], issuer: &Certificate) -> Result<Certificate, CertificateError> {
     let certificate = profile(link, der, issuer)?;
-    let constraints: Option<BasicConstraints> = extension(link, &certificate)?;
-    let (ca, path_length) = constraints.map_or((false, None), |found| (found.ca, found.path_len_constraint));
+    let constraints: Option<(bool, BasicConstraints)> = extension(link, &certificate)?;
     // 4.8
-    if !ca {
+    let Some((critical, BasicConstraints { ca: true, path_len_constraint: path_length })) = constraints else {
         return Err(CertificateError::NotAnAuthority { link });
+    };
+    if !critical {
+        return Err(CertificateError::NotCritical { link });
     }
     // 4.9
     if path_length != link.path_length() {
         return Err(CertificateError::PathLength { link, expected: link.path_length(), actual: path_length });
     }
     // 4.10
-    let usage: Option<KeyUsage> = extension(link, &certificate)?;
-    if !usage.is_some_and(|usage| usage.key_cert_sign()) {
+    let usage: Option<(bool, KeyUsage)> = extension(link, &certificate)?;
+    if !usage.is_some_and(|(_, usage)| usage.key_cert_sign()) {
         return Err(CertificateError::KeyUsage { link, expected: "keyCertSign" });
     }
     Ok(certificate)
@@ -176,15 +190,16 @@ fn authority(link: Link, der: &[u8], issuer: &Certificate) -> Result<Certificate
 fn end_entity(der: &[u8], issuer: &Certificate) -> Result<Certificate, CertificateError> {
     let link = Link::Leaf;
     let certificate = profile(link, der, issuer)?;
-    let constraints: Option<BasicConstraints> = extension(link, &certificate)?;
-    // 4.11
-    if constraints.is_some_and(|found| found.ca) {
-        return Err(CertificateError::LeafIsAuthority);
-    }
+    let constraints: Option<(bool, BasicConstraints)> = extension(link, &certificate)?;
+    let usage: Option<(bool, KeyUsage)> = extension(link, &certificate)?;
     // 4.10
-    let usage: Option<KeyUsage> = extension(link, &certificate)?;
-    if !usage.is_some_and(|usage| usage.digital_signature()) {
+    let Some((_, usage)) = usage.filter(|(_, usage)| usage.digital_signature()) else {
         return Err(CertificateError::KeyUsage { link, expected: "digitalSignature" });
+    };
+    // 4.11
+    let constrained = constraints.is_some_and(|(_, found)| found.ca || found.path_len_constraint.is_some());
+    if constrained || usage.key_cert_sign() {
+        return Err(CertificateError::LeafIsAuthority);
     }
     Ok(certificate)
 }
@@ -213,14 +228,30 @@ fn profile(link: Link, der: &[u8], issuer: &Certificate) -> Result<Certificate, 
 }
 
 fn decode(link: Link, der: &[u8]) -> Result<Certificate, CertificateError> {
-    Certificate::from_der(der).map_err(|error| CertificateError::Der { link, reason: error.to_string() })
+    let certificate = Certificate::from_der(der).map_err(|error| not_der(link, error))?;
+    require_der(link, &certificate, der)?;
+    Ok(certificate)
+}
+
+/// Requires that `bytes` are the one encoding of `value`: the decoder is not as strict everywhere.
+fn require_der(link: Link, value: &impl Encode, bytes: &[u8]) -> Result<(), CertificateError> {
+    match value.to_der() {
+        Ok(encoded) if encoded == bytes => Ok(()),
+        Ok(_) => Err(not_der(link, "it is not encoded as DER would")),
+        Err(error) => Err(not_der(link, error)),
+    }
+}
+
+fn not_der(link: Link, reason: impl fmt::Display) -> CertificateError {
+    CertificateError::Der { link, reason: reason.to_string() }
 }
 
 fn signature_algorithm(link: Link, algorithm: &AlgorithmIdentifierOwned) -> Result<(), CertificateError> {
     if algorithm.oid == ECDSA_WITH_SHA384 && algorithm.parameters.is_none() {
         return Ok(());
     }
-    Err(CertificateError::SignatureAlgorithm { link, actual: algorithm.oid.to_string() })
+    let parameters = if algorithm.parameters.is_some() { " with parameters" } else { "" };
+    Err(CertificateError::SignatureAlgorithm { link, actual: format!("{}{parameters}", algorithm.oid) })
 }
 
 /// The point of a P-384 key.
@@ -239,12 +270,17 @@ fn public_key(link: Link, spki: &SubjectPublicKeyInfoOwned) -> Result<&[u8], Cer
     }
 }
 
-/// An extension that occurs at most once.
-fn extension<'a, T>(link: Link, certificate: &'a Certificate) -> Result<Option<T>, CertificateError>
+/// An extension that occurs at most once, and whether it is critical.
+fn extension<'a, T>(link: Link, certificate: &'a Certificate) -> Result<Option<(bool, T)>, CertificateError>
 where
-    T: Decode<'a, Error = x509_cert::der::Error> + x509_cert::der::oid::AssociatedOid,
+    T: Decode<'a, Error = x509_cert::der::Error> + Encode + AssociatedOid,
 {
-    let found = certificate.tbs_certificate().get_extension::<T>();
-    let found = found.map_err(|error| CertificateError::Der { link, reason: error.to_string() })?;
-    Ok(found.map(|(_critical, value)| value))
+    let found = certificate.tbs_certificate().get_extension::<T>().map_err(|error| not_der(link, error))?;
+    if let Some((_, value)) = &found {
+        let extensions = certificate.tbs_certificate().extensions().into_iter().flatten();
+        for extension in extensions.filter(|extension| extension.extn_id == T::OID) {
+            require_der(link, value, extension.extn_value.as_bytes())?;
+        }
+    }
+    Ok(found)
 }

@@ -2,6 +2,8 @@
 
 use coset::{CborSerializable, CoseSign1, CoseSign1Builder, Header, ProtectedHeader};
 
+use crate::foreign::foreign;
+
 /// A signature algorithm, by the whole protected header that announces it and the length of `r ‖ s`.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Algorithm {
@@ -31,7 +33,7 @@ impl Sign1 {
     /// payload and any algorithm; comparing with the re-encoding, and each part with what it must be, refuses them all.
     pub(crate) fn parse(bytes: &[u8], algorithm: Algorithm) -> Result<Self, CoseError> {
         // 2.2
-        let sign1 = CoseSign1::from_slice(bytes).map_err(|error| CoseError::Malformed(error.to_string()))?;
+        let sign1 = CoseSign1::from_slice(bytes).map_err(unreadable)?;
         // 2.3
         if !sign1.clone().to_vec().is_ok_and(|encoded| encoded == bytes) {
             return Err(CoseError::NotCanonical);
@@ -68,6 +70,13 @@ impl Sign1 {
         sign1.signature = signer(&sign1.tbs_data(&[]));
         sign1.to_vec().expect("an array of byte strings and an empty map always encodes")
     }
+}
+
+fn unreadable(error: coset::CoseError) -> CoseError {
+    CoseError::Malformed(match error {
+        coset::CoseError::DecodeFailed(_) => "no CBOR, or it ends too early".to_owned(),
+        other => foreign(&other.to_string()),
+    })
 }
 
 /// Bytes are not the COSE_Sign1 that was expected.

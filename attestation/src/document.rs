@@ -10,6 +10,7 @@ use crate::{
     certificates::Certificates,
     chain,
     cose::{ES384, Sign1},
+    foreign::foreign,
     payload::Payload,
     pcrs::{MEASURED, ZERO},
     step::{Journal, Outcome},
@@ -61,7 +62,7 @@ impl At<Archival> {
         Self { accepted: Accepted::Any, mode: PhantomData }
     }
 
-    /// The document's own time, which must not be after `clock`.
+    /// The document's own time, which must not be after `clock` by more than clocks may differ, 5 minutes.
     pub fn document_until(clock: Timestamp) -> Self {
         Self { accepted: Accepted::Until(clock), mode: PhantomData }
     }
@@ -76,7 +77,9 @@ impl fmt::Display for Accepted {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Any => f.write_str("any time: judged as of when it was made"),
-            Self::Until(clock) => write!(f, "made by {clock}, and judged as of then"),
+            Self::Until(clock) => {
+                write!(f, "made at most {} after {clock}: judged as of when it was made", spoken(MAX_AGE))
+            }
             Self::Around(clock) => write!(f, "made within {} of {clock}", spoken(MAX_AGE)),
         }
     }
@@ -113,11 +116,6 @@ impl UnverifiedDocument {
     /// The time that the document claims. Only an enclave reading its own document may believe it.
     pub fn claimed_timestamp(&self) -> Timestamp {
         self.payload.timestamp
-    }
-
-    /// The module id that the document claims. Only an enclave reading its own document may believe it.
-    pub fn claimed_module_id(&self) -> &str {
-        &self.payload.module_id
     }
 
     /// Steps 4 to 8: certificates, chain, signature, time and debug mode.
@@ -180,7 +178,6 @@ fn check_size(bytes: &[u8]) -> Outcome<()> {
 fn read_cose(bytes: &[u8]) -> Outcome<Sign1> {
     // 2.1
     let untagged = bytes.strip_prefix(&[TAG_18]);
-    // 2.2 to 2.7
     let sign1 = Sign1::parse(untagged.unwrap_or(bytes), ES384)?;
     let tag = if untagged.is_some() { "with tag 18" } else { "untagged" };
     Ok((sign1, format!("COSE_Sign1 with ES384, {tag}")))
@@ -188,7 +185,7 @@ fn read_cose(bytes: &[u8]) -> Outcome<Sign1> {
 
 fn read_payload(sign1: &Sign1) -> Outcome<Payload> {
     let payload = Payload::parse(&sign1.payload)?;
-    let found = format!("{}, {} PCRs", payload.module_id.escape_debug(), payload.pcrs.iter().count());
+    let found = format!("{}, {} PCRs", foreign(&payload.module_id), payload.pcrs.iter().count());
     Ok((payload, found))
 }
 
@@ -203,7 +200,7 @@ fn read_certificates(
         None => Arc::new(Certificates::read(payload, root)?),
     };
     let region = certificates.check_names(payload)?;
-    let found = format!("leaf {}, region {region}{again}", certificates.leaf_name.escape_debug());
+    let found = format!("leaf {}, region {region}{again}", foreign(&certificates.leaf_name));
     Ok(((certificates, region), found))
 }
 
@@ -363,32 +360,5 @@ impl ArchivedDocument {
     /// The document.
     pub fn document(&self) -> &AuthenticDocument<Archival> {
         &self.document
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_document_is_within_five_minutes_of_the_clock() {
-        let now = Timestamp::from_millis(1_000_000_000);
-        for document in [now.minus(MAX_AGE), now, now.plus(MAX_AGE)] {
-            assert!(check_time(document, Accepted::Around(now)).is_ok());
-        }
-        let instant = Duration::from_millis(1);
-        let document = now.minus(MAX_AGE).minus(instant);
-        let old = VerificationError::DocumentTooOld { now, document, max_age: MAX_AGE };
-        assert_eq!(check_time(document, Accepted::Around(now)), Err(old));
-        let document = now.plus(MAX_AGE).plus(instant);
-        let future = VerificationError::DocumentInFuture { now, document, leeway: MAX_AGE };
-        assert_eq!(check_time(document, Accepted::Around(now)), Err(future));
-    }
-
-    #[test]
-    fn a_document_over_the_limit_is_not_looked_at() {
-        let refused = UnverifiedDocument::parse(&[0; MAX_DOCUMENT + 1]).unwrap_err();
-        assert_eq!(*refused.error, VerificationError::TooLarge { limit: MAX_DOCUMENT, actual: MAX_DOCUMENT + 1 });
-        assert_eq!((refused.step(), refused.passed), (Step::Size, Vec::new()));
     }
 }

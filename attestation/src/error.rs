@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::{
     CertificateError, CoseError, FormatError, Link, PayloadError, ReceiptKeyError, Step, StepReport, Timestamp,
-    root::is_simulated, time::spoken,
+    foreign::foreign, root::is_simulated, time::spoken,
 };
 
 /// Verification ended at a step: why, what would have passed, and which steps were passed before.
@@ -154,7 +154,7 @@ pub enum VerificationError {
     },
     /// The connection ends at another key.
     #[error(
-        "the enclave vouches for another TLS key than the one at the other end of this connection\n  expected {expected}\n  \
+        "the enclave vouches for another TLS key than the expected one\n  expected {expected}\n  \
          actual   {actual}"
     )]
     PublicKeyMismatch {
@@ -211,7 +211,7 @@ pub enum VerificationError {
     },
     /// The enclave runs no release of the policy.
     #[error(
-        "the enclave runs no release of the policy: PCR{index} differs from the nearest, `{release}`\n  expected {expected}\n  \
+        "no release of the policy has these measurements: PCR{index} differs from the nearest, `{release}`\n  expected {expected}\n  \
          actual   {actual}"
     )]
     PcrMismatch {
@@ -235,7 +235,7 @@ pub enum VerificationError {
         actual: String,
     },
     /// Another enclave than the pinned one.
-    #[error("the policy pins the module id `{expected}`, the document is of `{}`", actual.escape_debug())]
+    #[error("the policy pins the module id `{expected}`, the document is of `{}`", foreign(actual))]
     PinnedModuleIdMismatch {
         /// The pin.
         expected: String,
@@ -243,7 +243,7 @@ pub enum VerificationError {
         actual: String,
     },
     /// Another region than the pinned one.
-    #[error("the policy pins the region `{expected}`, the document is from `{}`", actual.escape_debug())]
+    #[error("the policy pins the region `{expected}`, the document is from `{}`", foreign(actual))]
     PinnedRegionMismatch {
         /// The pin.
         expected: String,
@@ -340,7 +340,7 @@ impl VerificationError {
             Self::Presentation(error) | Self::Manifest(error) => return error.remedy(),
             Self::TooLarge { .. } | Self::Cose(_) | Self::Payload(_) => {
                 "This is not an attestation document as the Nitro Secure Module writes it. Check that you reach the service \
-                 you meant, or that the file is the raw document."
+                 you meant, or that the file is the raw document: binary, not base64 or hexadecimal."
             }
             Self::Certificate(_)
             | Self::Chain { .. }
@@ -349,12 +349,12 @@ impl VerificationError {
             | Self::Signature
             | Self::PcrMissing { .. }
             | Self::ReceiptKey(_) => {
-                "Trust nothing from this endpoint: the document was changed, or no Nitro Secure Module made it."
+                "Trust nothing that came with this document: it was changed, or no Nitro Secure Module made it."
             }
             Self::DocumentTooOld { .. } => {
                 "Check this machine's clock first. If it is right, you got an old document again: connect anew, and \
-                 suspect whoever forwards the connection if it happens twice. To judge a stored document, ask for its own \
-                 time instead of now."
+                 suspect whoever forwards the connection if it happens twice. To judge a stored document, say so: \
+                 `--at document`, or `At::document_until` in code."
             }
             Self::DocumentInFuture { .. } => {
                 "Check this machine's clock: it is almost certainly slow. The Nitro Secure Module keeps its own time, \
@@ -379,16 +379,16 @@ impl VerificationError {
                 "Add the release that you accept, with the measurements that its publisher gives: `cloister policy add`."
             }
             Self::ReleaseRevoked { .. } => {
-                "Do not use this enclave. Its operator has to deploy a release that is not revoked."
+                "Do not use this enclave, and rely on no answer of it. Its operator has to deploy a release that is not \
+                 revoked."
             }
             Self::ReleaseEnded { .. } => {
                 "The operator has to deploy a current release. If this one should be accepted longer, its publisher has to \
                  say so in a new policy."
             }
             Self::PcrMismatch { .. } => {
-                "The enclave runs another build than the policy accepts. Ask its publisher for the measurements of that \
-                 build, never the endpoint itself, and add them if you accept it: `cloister policy add`. Else do not \
-                 use it."
+                "This is another build than the policy accepts. Ask its publisher for its measurements, never the endpoint \
+                 itself, and add them if you accept it: `cloister policy add`. Else do not use it."
             }
             Self::PinnedPcrMismatch { .. }
             | Self::PinnedModuleIdMismatch { .. }
@@ -420,8 +420,8 @@ fn roots(expected: &str, actual: &str) -> &'static str {
 fn root_remedy(expected: &str, actual: &str) -> &'static str {
     match (is_simulated(expected), is_simulated(actual)) {
         (false, _) => {
-            "The policy accepts AWS hardware only. If you meant to talk to a simulated enclave, use the policy.toml in \
-             its authority's folder, and no real data; if not, somebody answers in the enclave's place."
+            "Only AWS hardware is accepted here. If you meant a simulated enclave, give the policy.toml in its authority's \
+             folder, and no real data; if not, this does not come from an enclave."
         }
         (true, false) => {
             "Use the policy that the publisher of the enclave's releases gives: it names no root, and so AWS's. The \

@@ -1,15 +1,21 @@
 //! Evidence: what anybody needs to check receipts later, offline.
 
-use serde::{Deserialize, Serialize};
+use std::{collections::HashSet, fmt};
 
-use crate::{
-    Archival, At, AuthenticDocument, Channel, FormatError, Manifest, ModelError, Policy, Receipt, ReceiptError,
-    ReceiptPublicKey, Refusal, Sha384, Statement, Step, StepReport, Timestamp, UnverifiedDocument,
-    cbor::{self, Bytes, Format, VERSION},
-    fresh::{check_public_key, check_statement},
+use serde::{
+    Deserialize, Deserializer, Serialize,
+    de::{Error, SeqAccess, Visitor},
 };
 
-/// Room for thousands of receipts.
+use crate::{
+    Archival, At, AuthenticDocument, Channel, FormatError, Manifest, ManifestModel, ModelError, Policy, Receipt,
+    ReceiptError, ReceiptPublicKey, Refusal, Sha384, Statement, Step, StepReport, Timestamp, UnverifiedDocument,
+    cbor::{self, Bytes, Format, VERSION},
+    fresh::{check_public_key, check_statement},
+    policy::Models,
+};
+
+/// Room for all the receipts that a piece of evidence may have.
 const FORMAT: Format = Format { name: "evidence", limit: 16 << 20 };
 
 /// One enclave's document, what it committed to, and receipts that it signed.
@@ -29,6 +35,9 @@ pub struct Evidence {
 }
 
 impl Evidence {
+    /// The most receipts of one piece of evidence: at the 375 bytes that a receipt has, three quarters of what may be read.
+    pub const MAX_RECEIPTS: usize = 32_768;
+
     /// Deterministic CBOR: `{v, policy, document, manifest, receipts, statement}`.
     pub fn to_cbor(&self) -> Vec<u8> {
         let Self { document, statement, manifest, receipts, policy } = self.clone();
@@ -37,7 +46,7 @@ impl Evidence {
             policy,
             document: Bytes(document),
             manifest: Bytes(manifest),
-            receipts: receipts.into_iter().map(Bytes).collect(),
+            receipts: Receipts(receipts.into_iter().map(Bytes).collect()),
             statement: Bytes(statement),
         })
     }
@@ -50,15 +59,15 @@ impl Evidence {
             document: document.0,
             statement: statement.0,
             manifest: manifest.0,
-            receipts: receipts.into_iter().map(|Bytes(receipt)| receipt).collect(),
+            receipts: receipts.0.into_iter().map(|Bytes(receipt)| receipt).collect(),
             policy,
         })
     }
 
     /// Decides whether `policy` accepts the enclave and every receipt.
     ///
-    /// The document is judged as of its own time, which is not after `now`, and `policy` as of `now`. Nobody's challenge is compared: that was for the
-    /// client that got the answer.
+    /// The document is judged as of its own time, which is at most 5 minutes after `now`, and `policy` as of `now`. Nobody's challenge is
+    /// compared: that was for the client that got the answer.
     pub fn verify(&self, policy: &Policy, now: Timestamp) -> Result<ArchivedEnclave, EvidenceError> {
         let document =
             UnverifiedDocument::parse(&self.document)?.authenticate(policy.root(), At::document_until(now))?;
@@ -66,8 +75,12 @@ impl Evidence {
         if self.receipts.is_empty() {
             return Err(EvidenceError::NoReceipts);
         }
+        let mut answers = HashSet::new();
         for (index, receipt) in self.receipts.iter().enumerate() {
-            let receipt = enclave.accept(index, receipt, policy)?;
+            let receipt = enclave.accept(index, receipt, now)?;
+            if !answers.insert(receipt.clone()) {
+                return Err(EvidenceError::DuplicateReceipt { index });
+            }
             enclave.receipts.push(receipt);
         }
         Ok(enclave)
@@ -81,8 +94,40 @@ struct Wire {
     policy: Sha384,
     document: Bytes,
     manifest: Bytes,
-    receipts: Vec<Bytes>,
+    receipts: Receipts,
     statement: Bytes,
+}
+
+/// The receipts; no more of them are read than there may be.
+#[derive(Serialize)]
+#[serde(transparent)]
+struct Receipts(Vec<Bytes>);
+
+impl<'de> Deserialize<'de> for Receipts {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Array;
+
+        impl<'de> Visitor<'de> for Array {
+            type Value = Receipts;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, "an array of at most {} receipts", Evidence::MAX_RECEIPTS)
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut sequence: A) -> Result<Receipts, A::Error> {
+                let mut receipts = Vec::new();
+                while let Some(receipt) = sequence.next_element()? {
+                    if receipts.len() == Evidence::MAX_RECEIPTS {
+                        return Err(A::Error::invalid_length(receipts.len() + 1, &self));
+                    }
+                    receipts.push(receipt);
+                }
+                Ok(Receipts(receipts))
+            }
+        }
+
+        deserializer.deserialize_seq(Array)
+    }
 }
 
 /// An enclave that was verified as of its document's time. No connection accepts it.
@@ -94,6 +139,7 @@ pub struct ArchivedEnclave {
     manifest: Manifest,
     receipt_key: ReceiptPublicKey,
     receipts: Vec<Receipt>,
+    accepted: Models,
     recorded_policy: Sha384,
 }
 
@@ -130,26 +176,38 @@ impl ArchivedEnclave {
             policy.check_channel(&statement.channel)?;
             Ok((release.name.clone(), release.to_string()))
         });
-        let release = document.journal.note(Step::Policy, policy.summary(), accepted)?;
-        let (receipts, recorded_policy) = (Vec::new(), *recorded_policy);
-        Ok(Self { document, release, statement, manifest, receipt_key, receipts, recorded_policy })
+        let release = document.journal.note(Step::Policy, policy.summary_of_connection(), accepted)?;
+        let (receipts, accepted) = (Vec::new(), policy.accepted_models().clone());
+        let recorded_policy = *recorded_policy;
+        Ok(Self { document, release, statement, manifest, receipt_key, receipts, accepted, recorded_policy })
     }
 
-    /// Requires that the enclave signed `receipt` within the hour, and served its model under a name for which `policy`
-    /// accepts it.
-    fn accept(&self, index: usize, receipt: &[u8], policy: &Policy) -> Result<Receipt, EvidenceError> {
+    /// Requires that the enclave signed `receipt` within the hour, not after `now`, and served its model under a name for which
+    /// the policy accepts it.
+    fn accept(&self, index: usize, receipt: &[u8], now: Timestamp) -> Result<Receipt, EvidenceError> {
         // E.3
         let refused = |source| EvidenceError::Receipt { index, source };
         let receipt = self.receipt_key.verify(receipt).map_err(refused)?;
         receipt.check_origin(self.module_id(), self.timestamp()).map_err(refused)?;
-        let mut refusal = EvidenceError::UnknownBundle { index, bundle: receipt.bundle };
-        for model in self.manifest.models.iter().filter(|model| model.bundle == receipt.bundle) {
-            match policy.accepted_models().check(&model.name, model.bundle) {
-                Ok(()) => return Ok(receipt),
-                Err(source) => refusal = EvidenceError::Model { index, source: source.into() },
-            }
+        receipt.check_past(now).map_err(refused)?;
+        if self.models(receipt.bundle).is_empty() {
+            return Err(self.refused_model(index, receipt.bundle));
         }
-        Err(refusal)
+        Ok(receipt)
+    }
+
+    fn refused_model(&self, index: usize, bundle: Sha384) -> EvidenceError {
+        let served = self.manifest.models.iter().find(|model| model.bundle == bundle);
+        match served.map(|model| self.accepted.check(&model.name, bundle)) {
+            Some(Err(source)) => EvidenceError::Model { index, source: source.into() },
+            _ => EvidenceError::UnknownBundle { index, bundle },
+        }
+    }
+
+    /// The models that it served with this bundle, under names for which the policy accepts it.
+    pub fn models(&self, bundle: Sha384) -> Vec<&ManifestModel> {
+        let accepted = |model: &&ManifestModel| self.accepted.check(&model.name, model.bundle).is_ok();
+        self.manifest.models.iter().filter(|model| model.bundle == bundle).filter(accepted).collect()
     }
 
     /// The release of the policy that the enclave ran.
@@ -224,6 +282,12 @@ pub enum EvidenceError {
     /// Nothing to verify.
     #[error("the evidence has no receipts")]
     NoReceipts,
+    /// A receipt of the same answer as an earlier one, whatever its signature's bytes.
+    #[error("receipt {index} is for the same answer as an earlier one")]
+    DuplicateReceipt {
+        /// Its place, from 0.
+        index: usize,
+    },
     /// A receipt is not accepted.
     #[error("receipt {index}: {source}")]
     Receipt {
@@ -258,6 +322,7 @@ impl EvidenceError {
             Self::Document(error) => error.code(),
             Self::ManifestMismatch { .. } => "manifest_mismatch",
             Self::NoReceipts => "no_receipts",
+            Self::DuplicateReceipt { .. } => "duplicate_receipt",
             Self::Receipt { source, .. } => source.code(),
             Self::UnknownBundle { .. } => "bundle_mismatch",
             Self::Model { source, .. } => source.code(),
@@ -269,9 +334,15 @@ impl EvidenceError {
         match self {
             Self::Document(error) if !matches!(error.step(), Step::PublicKey | Step::Statement) => error.remedy(),
             Self::Model { source, .. } => source.remedy(),
+            Self::Receipt { source: source @ ReceiptError::InFuture { .. }, .. } => source.remedy(),
             Self::NoReceipts => "Ask for evidence of an answer; this file shows none.".to_owned(),
             Self::Format(FormatError::Newer { .. }) => "Update Cloister on this machine.".to_owned(),
-            Self::Document(_) | Self::Format(_) | Self::ManifestMismatch { .. } | Self::Receipt { .. } | Self::UnknownBundle { .. } => {
+            Self::Format(_) => {
+                "Give the file that `cloister infer --evidence` wrote. If it is that one, it was changed: ask its sender for \
+                 the original."
+                    .to_owned()
+            }
+            Self::Document(_) | Self::ManifestMismatch { .. } | Self::DuplicateReceipt { .. } | Self::Receipt { .. } | Self::UnknownBundle { .. } => {
                 "Do not rely on this file: it was changed, or put together from different sessions. Ask its sender for the \
                  original."
                     .to_owned()

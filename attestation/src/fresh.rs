@@ -2,7 +2,8 @@
 
 use crate::{
     AuthenticDocument, Challenge, Channel, Live, Manifest, Nonce, Policy, Presentation, ReceiptPublicKey, Refusal,
-    Sha384, Statement, Step, Timestamp, VerificationError, VerifiedEnclave, document::shown, step::Outcome,
+    Sha384, Statement, Step, Timestamp, VerificationError, VerifiedEnclave, document::shown, foreign::foreign,
+    step::Outcome,
 };
 
 /// A document that an enclave made for this very challenge, with the receipt key and manifest that it vouches for.
@@ -49,7 +50,7 @@ impl FreshDocument {
     pub fn require(mut self, policy: &Policy, now: Timestamp) -> Result<VerifiedEnclave, Refusal> {
         // 12. Policy
         let accepted = self.accepted(policy, now);
-        let release = self.document.journal.note(Step::Policy, policy.summary(), accepted)?;
+        let release = self.document.journal.note(Step::Policy, policy.summary_of_connection(), accepted)?;
         Ok(VerifiedEnclave::new(self, release, policy))
     }
 
@@ -72,7 +73,7 @@ fn check_nonce(document: &AuthenticDocument<Live>, nonce: &Nonce) -> Outcome<()>
 
 pub(crate) fn check_public_key<T>(document: &AuthenticDocument<T>, spki: &[u8]) -> Outcome<Vec<u8>> {
     // 10.1
-    if document.public_key() != Some(spki) {
+    if document.public_key() != Some(spki) || spki.is_empty() {
         let (expected, actual) = (hex::encode(spki), shown(document.public_key()));
         return Err(VerificationError::PublicKeyMismatch { expected, actual });
     }
@@ -81,7 +82,8 @@ pub(crate) fn check_public_key<T>(document: &AuthenticDocument<T>, spki: &[u8]) 
 
 fn some_public_key(document: &AuthenticDocument<Live>) -> Outcome<Vec<u8>> {
     let (expected, actual) = ("any".to_owned(), shown(document.public_key()));
-    let key = document.public_key().ok_or(VerificationError::PublicKeyMismatch { expected, actual })?;
+    let key = document.public_key().filter(|key| !key.is_empty());
+    let key = key.ok_or(VerificationError::PublicKeyMismatch { expected, actual })?;
     Ok((key.to_vec(), "not compared: TLS ends before the enclave".to_owned()))
 }
 
@@ -106,6 +108,6 @@ pub(crate) fn check_statement<T>(
 }
 
 fn named(manifest: &Manifest) -> String {
-    let names: Vec<_> = manifest.models.iter().map(|model| model.name.escape_debug().to_string()).collect();
+    let names: Vec<_> = manifest.models.iter().map(|model| foreign(&model.name)).collect();
     if names.is_empty() { "none".to_owned() } else { names.join(", ") }
 }

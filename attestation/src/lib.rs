@@ -1,3 +1,5 @@
+//! [verification]: crate::verification
+//!
 #![doc = include_str!("../README.md")]
 //!
 //! # What does not compile
@@ -31,7 +33,7 @@
 //! receipt       what an enclave signs for each answer, and receipt_key the key
 //! evidence      receipts, verifiable by anybody
 //! error, step   what went wrong, and where
-//! cbor, digest, time
+//! cbor, digest, time, foreign
 //! ```
 
 #[doc = include_str!("../VERIFICATION.md")]
@@ -47,6 +49,7 @@ mod document;
 mod enclave;
 mod error;
 mod evidence;
+mod foreign;
 mod fresh;
 mod manifest;
 mod payload;

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     FormatError, Sha384,
     cbor::{self, Format, VERSION},
+    foreign::foreign,
 };
 
 const FORMAT: Format = Format { name: "manifest", limit: 64 * 1024 };
@@ -54,7 +55,7 @@ impl Manifest {
         let Wire { v: _, limits, models } = FORMAT.decode(bytes)?;
         let mut names = BTreeSet::new();
         match models.iter().find(|model| !names.insert(&model.name)) {
-            Some(model) => Err(FORMAT.malformed(format_args!("model `{}` occurs twice", model.name.escape_debug()))),
+            Some(model) => Err(FORMAT.malformed(format_args!("model `{}` occurs twice", model.name))),
             None => Ok(Self { models, limits }),
         }
     }
@@ -116,7 +117,7 @@ fn listed(names: &[String]) -> String {
     if names.is_empty() {
         "none".to_owned()
     } else {
-        names.iter().map(|name| name.escape_debug().to_string()).collect::<Vec<_>>().join(", ")
+        names.iter().map(|name| foreign(name)).collect::<Vec<_>>().join(", ")
     }
 }
 
@@ -139,7 +140,7 @@ impl ModelError {
                  model, add it: `cloister policy add`."
             }
             Self::DigestMismatch { .. } => {
-                "Send nothing to this model: it is not the one you accepted. If its publisher made a new version, get its \
+                "This is not the model you accepted: send it nothing, and rely on no answer of it. If its publisher made a new version, get its \
                  digest from there and add it: `cloister policy add`."
             }
         }

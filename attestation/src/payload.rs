@@ -14,6 +14,7 @@ use serde::{
 
 use crate::{
     Timestamp,
+    foreign::foreign,
     pcrs::{MAX_INDEX, Pcrs},
 };
 
@@ -45,14 +46,15 @@ pub(crate) struct Payload {
 
 impl Payload {
     pub(crate) fn parse(bytes: &[u8]) -> Result<Self, PayloadError> {
-        // 3.1 to 3.3
-        let map: Map<'_> = serde_cbor::from_slice(bytes).map_err(|error| PayloadError::Malformed(error.to_string()))?;
+        // 3.1, 3.2 and 3.3
+        let map: Map<'_> =
+            serde_cbor::from_slice(bytes).map_err(|error| PayloadError::Malformed(foreign(&error.to_string())))?;
         let Map { module_id, digest, timestamp, pcrs, certificate, cabundle, public_key, user_data, nonce } = map;
         // 3.4
         if digest != "SHA384" {
             return Err(PayloadError::Digest { actual: digest.to_owned() });
         }
-        // 3.7; the other end of it while reading
+        // 3.7, whose upper end is met while reading
         if cabundle.0.is_empty() {
             return Err(PayloadError::EmptyCabundle);
         }
@@ -135,7 +137,7 @@ impl<'de> Visitor<'de> for MapVisitor {
                 "public_key" => public_key.set(map.next_value::<Nullable<'_>>()?.0)?,
                 "user_data" => user_data.set(map.next_value::<Nullable<'_>>()?.0)?,
                 "nonce" => nonce.set(map.next_value::<Nullable<'_>>()?.0)?,
-                unknown => return Err(Error::custom(format_args!("unknown key `{}`", unknown.escape_debug()))),
+                unknown => return Err(Error::custom(format_args!("unknown key `{unknown}`"))),
             }
         }
         Ok(Map {
@@ -323,7 +325,7 @@ pub enum PayloadError {
     #[error("the payload is not an attestation document: {0}")]
     Malformed(String),
     /// PCRs of another hash function.
-    #[error("the PCRs are digests by `{}`, expected SHA384", actual.escape_debug())]
+    #[error("the PCRs are digests by `{}`, expected SHA384", foreign(actual))]
     Digest {
         /// The name found.
         actual: String,

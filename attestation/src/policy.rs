@@ -21,6 +21,7 @@ use self::text::{check_name, check_reason};
 use crate::{
     AuthenticDocument, Channel, ModelError, Root, Sha384, Timestamp, VerificationError,
     document::MAX_AGE,
+    foreign::foreign,
     pcrs::{MEASURED, Pcrs},
 };
 
@@ -139,10 +140,12 @@ impl Policy {
     /// under every name.
     pub fn add_release(&mut self, release: Release) -> Result<(), PolicyError> {
         release.check()?;
-        let known = |other: &&Release| other.name == release.name || other.pcrs == release.pcrs;
-        let revoked = self.releases.iter().filter(known).find(|other| other.revoked.is_some());
-        if let (Some(revoked), None) = (revoked, &release.revoked) {
-            return Err(PolicyError::Revoked { release: revoked.name.clone() });
+        for revoked in self.releases.iter().filter(|known| known.revoked.is_some()) {
+            let replaced = revoked.name == release.name && *revoked != release;
+            let opened = revoked.pcrs == release.pcrs && release.revoked.is_none();
+            if replaced || opened {
+                return Err(PolicyError::Revoked { release: revoked.name.clone() });
+            }
         }
         match self.releases.iter_mut().find(|known| known.name == release.name) {
             Some(known) => *known = release,
@@ -208,7 +211,7 @@ impl Policy {
     /// a document that it makes at `time`, as far as these registers decide.
     pub fn release_measured(&self, pcrs: &[[u8; 48]; 3], time: Timestamp) -> Result<&Release, VerificationError> {
         self.check_in_force(time)?;
-        self.measured_release(&MEASURED.into_iter().zip(*pcrs).collect(), time)
+        self.release_by_pcrs(&MEASURED.into_iter().zip(*pcrs).collect(), time)
     }
 
     /// What its author may not have meant, although it is sound.
@@ -233,7 +236,7 @@ impl Policy {
             let expected = self.root.fingerprint().to_owned();
             return Err(VerificationError::RootMismatch { expected, actual: document.root.fingerprint().to_owned() });
         }
-        let release = self.measured_release(document.pcrs(), document.timestamp())?;
+        let release = self.release_by_pcrs(document.pcrs(), document.timestamp())?;
         // 12.7
         self.pins.admit(document)?;
         Ok(release)
@@ -247,7 +250,7 @@ impl Policy {
     }
 
     /// The release that was measured into `pcrs`; a revoked one counts before any other of the same build.
-    fn measured_release(&self, pcrs: &Pcrs, document: Timestamp) -> Result<&Release, VerificationError> {
+    fn release_by_pcrs(&self, pcrs: &Pcrs, document: Timestamp) -> Result<&Release, VerificationError> {
         let nearest = self.releases.iter().rev().max_by_key(|release| release.rank(pcrs, document));
         // 12.3
         let release = nearest.ok_or(VerificationError::EmptyPolicy)?;
@@ -280,17 +283,27 @@ impl Policy {
         Ok(())
     }
 
-    /// What passes it, in a line.
+    /// What passes 12.1 to 12.7, in a line.
     pub(crate) fn summary(&self) -> String {
-        let Self { expires, channel, releases, pins, .. } = self;
-        let names: Vec<_> = releases.iter().map(|release| release.name.escape_debug().to_string()).collect();
-        let releases = if names.is_empty() { "none".to_owned() } else { names.join(", ") };
-        let pins = if *pins == Pins::default() { "" } else { ", its pins" };
-        let channel = match channel {
-            ChannelRule::Required => "TLS that ends in the enclave",
-            ChannelRule::Optional => "any channel",
+        let Self { expires, releases, pins, .. } = self;
+        let mut names: Vec<_> = releases.iter().map(|release| foreign(&release.name)).take(5).collect();
+        match releases.len() - names.len() {
+            0 if names.is_empty() => names.push("it has none".to_owned()),
+            0 => {}
+            more => names.push(format!("{more} more")),
+        }
+        let releases = names.join(", ");
+        let pins = if *pins == Pins::default() { "" } else { " and its pins" };
+        format!("a release of the policy ({releases}){pins}, in force until {expires}")
+    }
+
+    /// What passes all of step 12, in a line.
+    pub(crate) fn summary_of_connection(&self) -> String {
+        let channel = match self.channel {
+            ChannelRule::Required => "over TLS that ends in the enclave",
+            ChannelRule::Optional => "over any channel",
         };
-        format!("a release of the policy ({releases}){pins}, {channel}; in force until {expires}")
+        format!("{}; {channel}", self.summary())
     }
 
     /// 12.8: requires that TLS ends in the enclave, unless the policy says that it need not.
@@ -367,13 +380,17 @@ mod tests {
 
     #[test]
     fn an_empty_policy_accepts_nothing() {
-        assert_eq!(policy(&[]).measured_release(&document([1, 2, 3]), NOW), Err(VerificationError::EmptyPolicy));
+        assert_eq!(policy(&[]).release_by_pcrs(&document([1, 2, 3]), NOW), Err(VerificationError::EmptyPolicy));
     }
 
     #[test]
     fn a_revoked_release_is_not_added_again() {
         let mut policy = policy(&[("1.0", [1, 2, 3])]);
         policy.revoke("1.0", "leaked").unwrap();
+        let reworded = Release { revoked: Some("harmless".to_owned()), ..release("1.0", [1, 2, 3]) };
+        assert_eq!(policy.add_release(reworded).unwrap_err().code(), "policy_revoked");
+        let replaced = Release { revoked: Some("other".to_owned()), ..release("1.0", [4, 5, 6]) };
+        assert_eq!(policy.add_release(replaced).unwrap_err().code(), "policy_revoked");
         for (name, values) in [("1.0", [1, 2, 3]), ("1.0", [4, 5, 6]), ("1.0 again", [1, 2, 3])] {
             let refused = PolicyError::Revoked { release: "1.0".to_owned() };
             assert_eq!(policy.add_release(release(name, values)), Err(refused));
@@ -384,9 +401,9 @@ mod tests {
     #[test]
     fn every_register_counts() {
         let policy = policy(&[("1.0", [1, 2, 3])]);
-        assert_eq!(policy.measured_release(&document([1, 2, 3]), NOW).unwrap().name, "1.0");
+        assert_eq!(policy.release_by_pcrs(&document([1, 2, 3]), NOW).unwrap().name, "1.0");
         for (index, values) in [(0, [9, 2, 3]), (1, [1, 9, 3]), (2, [1, 2, 9])] {
-            let error = policy.measured_release(&document(values), NOW).unwrap_err();
+            let error = policy.release_by_pcrs(&document(values), NOW).unwrap_err();
             assert!(matches!(error, VerificationError::PcrMismatch { index: found, .. } if found == index), "{error}");
         }
     }
@@ -396,15 +413,15 @@ mod tests {
         let policy = policy(&[("1.0", [1, 2, 3])]);
         for missing in MEASURED {
             let others = MEASURED.into_iter().zip(pcrs([1, 2, 3])).filter(|(index, _)| *index != missing);
-            assert!(policy.measured_release(&others.collect(), NOW).is_err());
+            assert!(policy.release_by_pcrs(&others.collect(), NOW).is_err());
         }
-        assert!(policy.measured_release(&Pcrs::default(), NOW).is_err());
+        assert!(policy.release_by_pcrs(&Pcrs::default(), NOW).is_err());
     }
 
     #[test]
     fn the_nearest_release_shares_most_registers_else_is_the_first() {
         let policy = policy(&[("first", [1, 2, 3]), ("near", [4, 5, 6])]);
-        let nearest = |values| match policy.measured_release(&document(values), NOW) {
+        let nearest = |values| match policy.release_by_pcrs(&document(values), NOW) {
             Err(VerificationError::PcrMismatch { index, release, .. }) => (index, release),
             other => panic!("{other:?}"),
         };
@@ -420,7 +437,7 @@ mod tests {
         policy.revoke("same build", "leaks").unwrap();
         let expected =
             VerificationError::ReleaseRevoked { release: "same build".to_owned(), reason: "leaks".to_owned() };
-        assert_eq!(policy.measured_release(&document([1, 2, 3]), NOW), Err(expected));
+        assert_eq!(policy.release_by_pcrs(&document([1, 2, 3]), NOW), Err(expected));
     }
 
     #[test]
@@ -442,7 +459,7 @@ mod tests {
         let mut policy = policy(&[("1.0", [1, 2, 3])]);
         policy.revoke("1.0", "leaks").unwrap();
         for document in [Timestamp::from_millis(0), NOW.minus(Duration::from_secs(86_400)), NOW] {
-            let refused = policy.measured_release(&self::document([1, 2, 3]), document).unwrap_err();
+            let refused = policy.release_by_pcrs(&self::document([1, 2, 3]), document).unwrap_err();
             assert_eq!(refused.code(), "release_revoked", "{document}");
         }
     }
@@ -514,10 +531,10 @@ mod tests {
     fn a_release_ends_at_the_documents_time() {
         let mut policy = Policy::new(NOW);
         policy.add_release(Release { not_after: Some(NOW), ..release("old", [1, 2, 3]) }).unwrap();
-        assert!(policy.measured_release(&document([1, 2, 3]), NOW).is_ok());
+        assert!(policy.release_by_pcrs(&document([1, 2, 3]), NOW).is_ok());
         let later = NOW.plus(Duration::from_millis(1));
         let ended = VerificationError::ReleaseEnded { release: "old".to_owned(), document: later, not_after: NOW };
-        assert_eq!(policy.measured_release(&document([1, 2, 3]), later), Err(ended));
+        assert_eq!(policy.release_by_pcrs(&document([1, 2, 3]), later), Err(ended));
     }
 
     #[test]
@@ -526,7 +543,7 @@ mod tests {
         let before = NOW.minus(Duration::from_millis(1));
         policy.add_release(Release { not_after: Some(before), ..release("old name", [1, 2, 3]) }).unwrap();
         policy.add_release(release("new name", [1, 2, 3])).unwrap();
-        assert_eq!(policy.measured_release(&document([1, 2, 3]), NOW).unwrap().name, "new name");
+        assert_eq!(policy.release_by_pcrs(&document([1, 2, 3]), NOW).unwrap().name, "new name");
     }
 
     #[test]

@@ -8,6 +8,9 @@ use crate::{
     CoseError, FormatError, ReceiptKey, ReceiptPublicKey, Sha384, Timestamp,
     cbor::{self, Format, VERSION},
     cose::{ES256, Sign1},
+    document::MAX_AGE,
+    foreign::foreign,
+    time::spoken,
 };
 
 /// Separates receipts from everything else that is ever signed.
@@ -23,7 +26,7 @@ const MAX_DELAY: Duration = Duration::from_secs(60 * 60);
 ///
 /// The digests are over the ciphertext messages, so they survive gateways and storage. A receipt does not prove that the
 /// data was true, who asked, or that no other answer was given.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Receipt {
     /// The digest of the request.
     pub request: Sha384,
@@ -52,9 +55,7 @@ impl Receipt {
     fn from_payload(payload: &[u8]) -> Result<Self, FormatError> {
         let Wire { v: _, time, bundle, domain, request, response, module_id, parameters } = FORMAT.decode(payload)?;
         if domain != DOMAIN {
-            return Err(
-                FORMAT.malformed(format_args!("its domain is `{}`, expected `{DOMAIN}`", domain.escape_debug()))
-            );
+            return Err(FORMAT.malformed(format_args!("its domain is `{domain}`, expected `{DOMAIN}`")));
         }
         Ok(Self { request, response, bundle, parameters, module_id, time })
     }
@@ -73,6 +74,15 @@ impl Receipt {
         let latest = document.plus(MAX_DELAY);
         if self.time > latest {
             return Err(ReceiptError::LongAfterDocument { receipt: self.time, document, latest });
+        }
+        Ok(())
+    }
+
+    /// Requires that it was not signed after `now`, but for the distance that clocks may have.
+    pub(crate) fn check_past(&self, now: Timestamp) -> Result<(), ReceiptError> {
+        // R.6
+        if self.time > now.plus(MAX_AGE) {
+            return Err(ReceiptError::InFuture { receipt: self.time, now, leeway: MAX_AGE });
         }
         Ok(())
     }
@@ -149,7 +159,7 @@ pub enum ReceiptError {
         actual: Sha384,
     },
     /// Under other encryption parameters.
-    #[error("the receipt is for the parameters `{}`, expected `{expected}`", actual.escape_debug())]
+    #[error("the receipt is for the parameters `{}`, expected `{expected}`", foreign(actual))]
     ParametersMismatch {
         /// The parameters that were used.
         expected: String,
@@ -157,7 +167,7 @@ pub enum ReceiptError {
         actual: String,
     },
     /// By another enclave.
-    #[error("the receipt is by the enclave `{}`, expected `{expected}`", actual.escape_debug())]
+    #[error("the receipt is by the enclave `{}`, expected `{expected}`", foreign(actual))]
     ModuleIdMismatch {
         /// The module id of the document.
         expected: String,
@@ -171,6 +181,20 @@ pub enum ReceiptError {
         receipt: Timestamp,
         /// The document's time.
         document: Timestamp,
+    },
+    /// Signed later than now.
+    #[error(
+        "the receipt was signed at {receipt}, {} after {now}, the time on this machine (at most {} are allowed)",
+        spoken(receipt.since(*now)),
+        spoken(*leeway)
+    )]
+    InFuture {
+        /// The receipt's time.
+        receipt: Timestamp,
+        /// The verifier's clock.
+        now: Timestamp,
+        /// The difference allowed.
+        leeway: Duration,
     },
     /// Too long after the document that vouches for its key.
     #[error("the receipt was signed at {receipt}; with a document made at {document} it has to be by {latest}")]
@@ -196,6 +220,7 @@ impl ReceiptError {
             Self::ParametersMismatch { .. } => "parameters_mismatch",
             Self::ModuleIdMismatch { .. } => "module_id_mismatch",
             Self::BeforeDocument { .. } => "receipt_before_document",
+            Self::InFuture { .. } => "receipt_in_future",
             Self::LongAfterDocument { .. } => "receipt_long_after_document",
         }
     }
@@ -207,6 +232,7 @@ impl ReceiptError {
             Self::BeforeDocument { .. } | Self::LongAfterDocument { .. } => {
                 "Attest the enclave again and repeat the request; if it happens twice, report it to its operator."
             }
+            Self::InFuture { .. } => "Check this machine's clock: it is almost certainly slow.",
             _ => {
                 "Do not use the answer: nothing shows that the enclave you verified gave it. Repeat the request; if it \
                  happens twice, something between you and the enclave changes answers."
@@ -233,6 +259,13 @@ mod tests {
 
     fn public(key: &ReceiptKey) -> ReceiptPublicKey {
         ReceiptPublicKey::from_spki(key.public_key()).unwrap()
+    }
+
+    #[test]
+    fn a_receipt_over_4_kib() {
+        let key = ReceiptPublicKey::from_spki(ReceiptKey::generate().public_key()).unwrap();
+        let too_large = FormatError::TooLarge { format: "receipt", limit: 4096, actual: 4097 };
+        assert_eq!(key.verify(&[0; 4097]), Err(ReceiptError::Format(too_large)));
     }
 
     #[test]

@@ -74,9 +74,7 @@ impl Statement {
     pub fn from_cbor(bytes: &[u8]) -> Result<Self, FormatError> {
         let Wire { v: _, spki, domain, channel, exporter, manifest, receipt_key } = FORMAT.decode(bytes)?;
         if domain != DOMAIN {
-            return Err(
-                FORMAT.malformed(format_args!("its domain is `{}`, expected `{DOMAIN}`", domain.escape_debug()))
-            );
+            return Err(FORMAT.malformed(format_args!("its domain is `{domain}`, expected `{DOMAIN}`")));
         }
         let channel = match (channel.as_str(), exporter) {
             ("tls-exporter", Some(Bytes(exporter))) => exporter
@@ -85,9 +83,7 @@ impl Statement {
                 .map_err(|_| FORMAT.malformed("its exporter has not 32 bytes"))?,
             ("none", None) => Channel::None,
             (other, _) => {
-                return Err(
-                    FORMAT.malformed(format_args!("channel `{}` does not go with its exporter", other.escape_debug()))
-                );
+                return Err(FORMAT.malformed(format_args!("channel `{other}` does not go with its exporter")));
             }
         };
         Ok(Self { channel, spki: spki.0, receipt_key: receipt_key.0, manifest })

@@ -16,7 +16,7 @@ use time::{OffsetDateTime, UtcOffset, format_description::well_known::Rfc3339};
 pub struct Timestamp(u64);
 
 impl Timestamp {
-    /// The clock of this machine. A clock before 1970 reads as 1970, which every check refuses.
+    /// The clock of this machine. A clock before 1970 reads as 1970, at which every document is from the future.
     pub fn now() -> Self {
         let elapsed = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
         Self(elapsed.as_millis().try_into().unwrap_or(u64::MAX))

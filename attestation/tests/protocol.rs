@@ -166,6 +166,15 @@ mod freshness {
     }
 
     #[test]
+    fn a_public_key_that_is_empty() {
+        let mut world = World::new();
+        world.challenge.channel = Channel::None;
+        let statement = Statement { spki: Vec::new(), ..world.statement() };
+        let refused = world.fresh(&world.present(&statement)).unwrap_err();
+        assert_eq!(refused.code(), "public_key_mismatch");
+    }
+
+    #[test]
     fn another_tls_key() {
         let mut world = World::new();
         let presentation = world.present(&world.statement());
@@ -537,6 +546,52 @@ mod evidence {
         assert!(matches!(error, ReceiptError::ModuleIdMismatch { .. }), "{error}");
         let error = refused(sign(Receipt { time: world.now.minus(MINUTE), ..world.receipt() }));
         assert!(matches!(error, ReceiptError::BeforeDocument { .. }), "{error}");
+    }
+
+    #[test]
+    fn a_receipt_that_is_counted_twice() {
+        let world = World::new();
+        // ECDSA signatures differ each time: it is the answer that counts.
+        let receipts = vec![world.receipt().sign(&world.receipt_key), world.receipt().sign(&world.receipt_key)];
+        assert_ne!(receipts[0], receipts[1]);
+        let refused = world.archived(&Evidence { receipts, ..world.evidence() }).unwrap_err();
+        assert_eq!(refused, EvidenceError::DuplicateReceipt { index: 1 });
+    }
+
+    #[test]
+    fn a_receipt_from_the_future() {
+        let world = World::new();
+        let (receipt, evidence) = (world.receipt().time, world.evidence());
+        evidence.verify(&world.policy, receipt.minus(5 * MINUTE)).unwrap();
+        let (now, leeway) = (receipt.minus(5 * MINUTE).minus(Duration::from_millis(1)), 5 * MINUTE);
+        let refused = evidence.verify(&world.policy, now).unwrap_err();
+        assert_eq!(
+            refused,
+            EvidenceError::Receipt { index: 0, source: ReceiptError::InFuture { receipt, now, leeway } }
+        );
+        assert!(refused.remedy().contains("clock"));
+    }
+
+    #[test]
+    fn more_receipts_than_evidence_may_have() {
+        let receipts = vec![vec![0]; Evidence::MAX_RECEIPTS];
+        let fits = Evidence { receipts, ..World::new().evidence() };
+        assert_eq!(Evidence::from_cbor(&fits.to_cbor()).unwrap(), fits);
+        let over = Evidence { receipts: vec![vec![0]; Evidence::MAX_RECEIPTS + 1], ..fits };
+        let refused = Evidence::from_cbor(&over.to_cbor()).unwrap_err();
+        assert_eq!(refused.code(), "evidence_malformed");
+        assert!(refused.to_string().contains("at most 32768 receipts"), "{refused}");
+    }
+
+    #[test]
+    fn only_names_that_the_policy_accepts_are_given() {
+        let mut world = World::new();
+        let bundle = world.manifest.models[0].bundle;
+        world.manifest.models[1].bundle = bundle;
+        world.manifest.models[1].name = "fraud".to_owned();
+        let archived = world.archived(&world.evidence()).unwrap();
+        assert_eq!(archived.models(bundle).iter().map(|model| model.name.as_str()).collect::<Vec<_>>(), ["iris"]);
+        assert!(archived.models(Sha384([9; 48])).is_empty());
     }
 
     #[test]

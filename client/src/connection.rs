@@ -57,13 +57,17 @@ impl AttestedConnection {
     }
 
     /// Everything that a third party needs to check the receipts of this connection offline: one piece of evidence for
-    /// each attestation, of which there is more than one only on connections kept for over 15 minutes.
+    /// each attestation, of which there is more than one only on connections kept for over 15 minutes, and for each 32768
+    /// receipts.
     pub fn evidence(&self) -> Vec<Evidence> {
         let current = self.enclave.evidence(self.receipts.clone());
         self.earlier.iter().cloned().chain([current]).collect()
     }
 
     pub(crate) fn keep_receipt(&mut self, receipt: Vec<u8>) {
+        if self.receipts.len() == Evidence::MAX_RECEIPTS {
+            self.set_receipts_aside();
+        }
         self.receipts.push(receipt);
     }
 
@@ -87,11 +91,16 @@ impl AttestedConnection {
         self.attested = None;
         let (enclave, attested) = attest(&mut self.transport, &self.policy, &*self.clock, &self.certificates).await?;
         if !self.receipts.is_empty() {
-            let receipts = std::mem::take(&mut self.receipts);
-            self.earlier.push(self.enclave.evidence(receipts));
+            self.set_receipts_aside();
         }
         (self.enclave, self.attested) = (enclave, Some(attested));
         Ok(())
+    }
+
+    /// With the evidence that they belong to.
+    fn set_receipts_aside(&mut self) {
+        let receipts = std::mem::take(&mut self.receipts);
+        self.earlier.push(self.enclave.evidence(receipts));
     }
 
     /// After 15 minutes; when the clock was set back, so that nobody knows how long it has been; when the policy ran out, which
@@ -103,7 +112,7 @@ impl AttestedConnection {
     }
 }
 
-/// DESIGN's channel steps: the nonce and the session are ours, everything else is judged. Also returns when it was.
+/// The steps of VERIFICATION.md: the nonce and the session are ours, everything else is judged. Also returns when it was.
 async fn attest(
     transport: &mut Transport,
     policy: &Policy,

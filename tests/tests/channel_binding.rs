@@ -169,7 +169,7 @@ async fn an_answer_that_comes_again_is_refused_and_not_decrypted() {
     assert!(matches!(model.infer(&rows[..1]).await, Err(Error::SessionSpent)));
 }
 
-/// DESIGN 4 and SECURITY.md do not promise which one of several equal enclaves answers, unless the policy pins one.
+/// SECURITY.md does not promise which one of several equal enclaves answers, unless the policy pins one.
 #[tokio::test]
 async fn a_diversion_to_another_genuine_enclave_is_refused_by_whoever_pinned_one_and_by_nobody_else() {
     let authority = Authority::ephemeral();

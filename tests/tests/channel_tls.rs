@@ -124,7 +124,7 @@ async fn our_two_ends_agree_on_the_hybrid_exchange() {
     assert_eq!(selected(&parent.heard()[0]), NamedGroup::X25519MLKEM768);
 }
 
-/// DESIGN 4: hybrid *first*. An evaluator without it is one that chose so itself; see the next test for who may not choose.
+/// Hybrid *first*. An evaluator without it is one that chose so itself; see the next test for who may not choose.
 #[tokio::test]
 async fn an_evaluator_that_has_x25519_alone_is_spoken_to() {
     let speaker = speaker(speaker::config(&[X25519], 1).unwrap()).await;

@@ -1,6 +1,7 @@
 //! What is wrong with the certificates of a document.
 
 use super::Link;
+use crate::foreign::foreign;
 
 /// The certificates are not those of a Nitro Enclave.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -12,8 +13,8 @@ pub enum CertificateError {
         /// The number found.
         actual: usize,
     },
-    /// Not the strict DER of an X.509 certificate, or an extension that occurs twice.
-    #[error("the {link} certificate is not strict DER: {reason}")]
+    /// Not the strict DER of an X.509 certificate, an extension that occurs twice, or not one common name.
+    #[error("the {link} certificate is malformed: {reason}")]
     Der {
         /// The certificate.
         link: Link,
@@ -43,7 +44,7 @@ pub enum CertificateError {
         link: Link,
     },
     /// Another issuer than the subject of the certificate above.
-    #[error("the {link} certificate was issued by `{}`, expected `{}`", actual.escape_debug(), expected.escape_debug())]
+    #[error("the {link} certificate was issued by `{}`, expected `{}`", foreign(actual), foreign(expected))]
     Issuer {
         /// The certificate.
         link: Link,
@@ -58,6 +59,12 @@ pub enum CertificateError {
         /// The certificate.
         link: Link,
     },
+    /// Basic constraints that others may ignore.
+    #[error("the {link} certificate's basic constraints are not critical")]
+    NotCritical {
+        /// The certificate.
+        link: Link,
+    },
     /// An authority that may issue a longer or shorter path than its place allows.
     #[error("the {link} certificate's path length is {}, expected {}", length(*actual), length(*expected))]
     PathLength {
@@ -68,7 +75,7 @@ pub enum CertificateError {
         /// The path length found.
         actual: Option<u8>,
     },
-    /// A leaf that may issue certificates.
+    /// A leaf that may issue certificates, by its basic constraints or its key usage.
     #[error("the leaf certificate is a certificate authority's")]
     LeafIsAuthority,
     /// A key that is not for this.
@@ -80,13 +87,13 @@ pub enum CertificateError {
         expected: &'static str,
     },
     /// A module id of another form.
-    #[error("the module id is `{}`, expected i-…-enc…", actual.escape_debug())]
+    #[error("the module id is `{}`, expected i-…-enc…", foreign(actual))]
     ModuleId {
         /// The module id found.
         actual: String,
     },
     /// A certificate for another enclave or instance.
-    #[error("the {link} certificate is for `{}`, expected `{}`", actual.escape_debug(), expected.escape_debug())]
+    #[error("the {link} certificate is for `{}`, expected `{}`", foreign(actual), foreign(expected))]
     CommonName {
         /// The certificate.
         link: Link,
@@ -120,6 +127,7 @@ impl CertificateError {
             Self::PublicKey { .. } => "certificate_key",
             Self::Issuer { .. } => "certificate_issuer",
             Self::NotAnAuthority { .. } => "not_an_authority",
+            Self::NotCritical { .. } => "constraints_not_critical",
             Self::PathLength { .. } => "path_length",
             Self::LeafIsAuthority => "leaf_is_authority",
             Self::KeyUsage { .. } => "key_usage",

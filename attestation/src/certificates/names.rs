@@ -45,10 +45,11 @@ fn instance_id(module_id: &str) -> Option<&str> {
     (plain(id) && plain(enclave)).then_some(instance)
 }
 
-/// The region in a leaf's common name, `<module id>.<region>.aws`.
+/// The region in a leaf's common name, `<module id>.<region>.aws`: lower-case letters, digits and hyphens.
 fn region(common_name: &str, module_id: &str) -> Option<String> {
     let (region, domain) = common_name.strip_prefix(module_id)?.strip_prefix('.')?.split_once('.')?;
-    (!region.is_empty() && is_aws(domain)).then(|| region.to_owned())
+    let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+    (!region.is_empty() && region.bytes().all(plain) && is_aws(domain)).then(|| region.to_owned())
 }
 
 /// `aws`, or `aws` and more: `.nitro-enclaves` so far, and whatever the partitions not yet seen may add.
@@ -72,6 +73,9 @@ mod tests {
     fn leaf_names_name_their_region() {
         let region = |name| region(name, "i-1-enc2");
         assert_eq!(region("i-1-enc2.ap-southeast-1.aws"), Some("ap-southeast-1".to_owned()));
+        for region in ["EU", "eu west", "eu\n", "eu\u{202e}", "eu:443", "\0"] {
+            assert_eq!(self::region(&format!("i-1-enc2.{region}.aws"), "i-1-enc2"), None, "{region:?}");
+        }
         for name in
             ["", "i-1-enc2", "i-1-enc2.aws", "i-1-enc2..aws", "i-1-enc23.eu-west-1.aws", "i-1-enc2.eu-west-1.awsome"]
         {

@@ -1,6 +1,6 @@
 //! What is wrong with a policy file.
 
-use crate::{ParseDigestError, ParseTimestampError, RootError};
+use crate::{ParseDigestError, ParseTimestampError, RootError, foreign::foreign};
 
 /// A text is not a policy, or a change is impossible.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -30,7 +30,7 @@ pub enum PolicyError {
         version: i64,
     },
     /// A time without its offset, or before 1970.
-    #[error("{}: {source}", key.escape_debug())]
+    #[error("{}: {source}", foreign(key))]
     Time {
         /// The key.
         key: String,
@@ -38,7 +38,7 @@ pub enum PolicyError {
         source: ParseTimestampError,
     },
     /// A duration that is none, or longer than five minutes.
-    #[error("max_age is \"{}\", expected \"5m\" or shorter, such as \"90s\"", actual.escape_debug())]
+    #[error("max_age is \"{}\", expected \"5m\" or shorter, such as \"90s\"", foreign(actual))]
     MaxAge {
         /// The text found.
         actual: String,
@@ -47,7 +47,7 @@ pub enum PolicyError {
     #[error("root: {0}")]
     Root(RootError),
     /// A register that is no SHA-384 digest.
-    #[error("{}: `{}` is not a PCR: 96 hexadecimal digits", key.escape_debug(), actual.escape_debug())]
+    #[error("{}: `{}` is not a PCR: 96 hexadecimal digits", foreign(key), foreign(actual))]
     Pcr {
         /// The key.
         key: String,
@@ -69,7 +69,7 @@ pub enum PolicyError {
         index: u8,
     },
     /// A digest that is none.
-    #[error("model `{}`: {source}", model.escape_debug())]
+    #[error("model `{}`: {source}", foreign(model))]
     Digest {
         /// The model.
         model: String,
@@ -83,7 +83,7 @@ pub enum PolicyError {
         what: &'static str,
     },
     /// A name or reason of which a part is not shown, or changes how the rest is shown.
-    #[error("the {what} `{}` has the character U+{:04X}, which is not visible text", text.escape_debug(), u32::from(*character))]
+    #[error("the {what} `{}` has the character U+{:04X}, which is not visible text", foreign(text), u32::from(*character))]
     Unprintable {
         /// A release, a model, a pin or a reason.
         what: &'static str,
@@ -125,7 +125,7 @@ pub enum PolicyError {
         reason: String,
     },
     /// A release that is not there.
-    #[error("the policy has no release `{}`; it has {}", name.escape_debug(), listed(known))]
+    #[error("the policy has no release `{}`; it has {}", foreign(name), listed(known))]
     UnknownRelease {
         /// The name asked for.
         name: String,

@@ -3,9 +3,16 @@
 use std::{collections::BTreeSet, fmt::Write as _, time::Duration};
 
 use serde::Deserialize;
-use toml::{Value, value::Datetime};
+use toml::{
+    Value,
+    de::{DeTable, DeValue},
+    value::Datetime,
+};
 
-use super::{ChannelRule, Models, Pins, Policy, PolicyError, PolicyModel, Release, text::check_name};
+use super::{
+    ChannelRule, Models, Pins, Policy, PolicyError, PolicyModel, Release,
+    text::{check_name, is_visible},
+};
 use crate::{
     Root, Sha384, Timestamp,
     document::MAX_AGE,
@@ -14,6 +21,9 @@ use crate::{
 
 /// More than a policy with a thousand releases has.
 const MAX_TEXT: usize = 1 << 20;
+
+/// The longest line of a message, in characters.
+const MAX_LINE: usize = 200;
 
 /// The one version so far.
 const VERSION: i64 = 1;
@@ -85,6 +95,7 @@ pub(super) fn read(text: &str) -> Result<Policy, PolicyError> {
     }
     check_version(text)?;
     let file: File = toml::from_str(text).map_err(malformed)?;
+    check_shapes(DeTable::parse(text).map_err(malformed)?.get_ref())?;
     let File { _version, expires, channel, max_age, root, releases, models, pin } = file;
     Ok(Policy {
         expires: timestamp("expires", expires)?,
@@ -113,10 +124,43 @@ fn check_version(text: &str) -> Result<(), PolicyError> {
     }
 }
 
-/// The reason quotes a line of the file, which must not steer a terminal.
+/// Refuses what serde takes for something else than it looks like: a list for the table of these values, a table for a time or
+/// for a word.
+fn check_shapes(table: &DeTable<'_>) -> Result<(), PolicyError> {
+    for (key, value) in table {
+        match (key.get_ref().as_ref(), value.get_ref()) {
+            ("release" | "model", DeValue::Array(entries)) => {
+                entries.iter().try_for_each(|entry| match entry.get_ref() {
+                    DeValue::Table(entry) => check_shapes(entry),
+                    other => Err(misshapen(key.get_ref(), other)),
+                })?
+            }
+            ("pin", DeValue::Table(_)) => {}
+            (key, other @ (DeValue::Array(_) | DeValue::Table(_))) => return Err(misshapen(key, other)),
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+fn misshapen(key: &str, value: &DeValue<'_>) -> PolicyError {
+    PolicyError::Malformed(format!("`{key}` cannot be a TOML {}", value.type_str()))
+}
+
+/// The reason quotes a line of the file, which must neither steer a terminal nor fill it.
 fn malformed(error: toml::de::Error) -> PolicyError {
-    let shown = |c: char| if c.is_control() && c != '\n' { char::REPLACEMENT_CHARACTER } else { c };
-    PolicyError::Malformed(error.to_string().trim_end().chars().map(shown).collect())
+    let (text, reason) = (error.to_string(), error.message());
+    let quote = text.trim_end().strip_suffix(reason).unwrap_or_default();
+    let lines: Vec<String> = quote.lines().chain([reason]).map(shown).collect();
+    PolicyError::Malformed(lines.join("\n"))
+}
+
+/// A line for a message, cut to a length that is read. What is not visible is replaced one for one: the line after a quotation
+/// points at its columns.
+fn shown(line: &str) -> String {
+    let (start, rest) = line.split_at(line.char_indices().nth(MAX_LINE).map_or(line.len(), |(end, _)| end));
+    let visible = start.chars().map(|c| if is_visible(c) { c } else { char::REPLACEMENT_CHARACTER });
+    visible.chain((!rest.is_empty()).then_some('…')).collect()
 }
 
 fn timestamp(key: &str, datetime: Datetime) -> Result<Timestamp, PolicyError> {
@@ -131,7 +175,9 @@ fn duration(text: &str) -> Result<Duration, PolicyError> {
             (_, Some(seconds)) => (seconds, 1),
             _ => return None,
         };
-        let seconds = count.parse::<u32>().ok()?.checked_mul(unit)?;
+        // `parse` takes a sign and zeros too.
+        let plain = !count.starts_with('0') && count.bytes().all(|byte| byte.is_ascii_digit());
+        let seconds = count.parse::<u32>().ok().filter(|_| plain)?.checked_mul(unit)?;
         let duration = Duration::from_secs(seconds.into());
         (Duration::from_secs(1)..=MAX_AGE).contains(&duration).then_some(duration)
     };
@@ -399,6 +445,10 @@ region = "eu-west-1"
             ("\"90s\"", "\"6m\"", "policy_max_age"),
             ("\"90s\"", "\"0s\"", "policy_max_age"),
             ("\"90s\"", "\"-1s\"", "policy_max_age"),
+            ("\"90s\"", "\"+5m\"", "policy_max_age"),
+            ("\"90s\"", "\"005m\"", "policy_max_age"),
+            ("\"90s\"", "\"m\"", "policy_max_age"),
+            ("\"90s\"", "\"1 m\"", "policy_max_age"),
             ("\"90s\"", "\"forever\"", "policy_max_age"),
             ("max_age = \"90s\"", "root = \"none\"", "policy_root"),
             (&format!("pcr0 = \"{a}\""), &format!("pcr0 = \"{zeros}\""), "policy_zero_pcr"),
@@ -427,6 +477,72 @@ region = "eu-west-1"
         let long = example() + &"#".repeat(MAX_TEXT);
         assert_eq!(read_bytes(long.as_bytes()).map(|_| ()).unwrap_err().code(), "policy_too_large");
         assert_eq!(refused(&long).code(), "policy_too_large");
+    }
+
+    #[test]
+    fn values_are_what_they_look_like() {
+        let (a, b, c) = (digits('a'), digits('b'), digits('c'));
+        let head = "version = 1\nexpires = 2027-02-01T00:00:00Z\n";
+        let odd = [
+            (format!("{head}channel = {{ optional = {{}} }}"), "channel", "table"),
+            (format!("{head}[channel]\noptional = {{}}"), "channel", "table"),
+            (
+                "version = 1\nexpires = { \"$__toml_private_datetime\" = \"2027-02-01T00:00:00Z\" }".to_owned(),
+                "expires",
+                "table",
+            ),
+            (
+                example().replace(
+                    "2026-12-31T01:00:00+01:00",
+                    "{ \"\\u0024__toml_private_datetime\" = \"2026-12-31T01:00:00Z\" }",
+                ),
+                "not_after",
+                "table",
+            ),
+            (format!("{head}model = [[\"iris\", \"sha384:{a}\"]]"), "model", "array"),
+            (
+                format!("{head}release = [[\"1.0\", \"{a}\", \"{b}\", \"{c}\", 2026-12-31T00:00:00Z, \"leaks\"]]"),
+                "release",
+                "array",
+            ),
+            (format!("{head}pin = [\"{a}\", \"{b}\", \"{c}\", \"i-1-enc2\", \"eu-west-1\"]"), "pin", "array"),
+        ];
+        for (text, key, shape) in odd {
+            toml::from_str::<File>(&text).expect("serde takes it");
+            let expected = format!("`{key}` cannot be a TOML {shape}");
+            assert_eq!(refused(&text), PolicyError::Malformed(expected), "{text}");
+        }
+        let inline =
+            format!("{head}model = [{{ name = \"iris\", digest = \"sha384:{a}\" }}]\npin = {{ pcr3 = \"{a}\" }}");
+        assert_eq!(read(&inline).unwrap().models().len(), 1, "tables may be written in a line");
+    }
+
+    #[test]
+    fn a_refusal_quotes_a_few_short_lines() {
+        let long = "x".repeat(MAX_TEXT / 2);
+        let texts = [
+            format!("version = 1 # {long}\nversion = 1 # {long}"),
+            format!("version = 1\n{long} = 1"),
+            format!("version = 1\n\"{long}\" = 1"),
+            format!("version = 1\nexpires = \"{long}\""),
+            format!("version = \"{long}\""),
+            example().replace("90s", &long),
+            example().replace("optional", &long),
+            example().replace("1.2.0", &long),
+            example().replace(&digits('a'), &long),
+            example().replace(&format!("sha384:{}", digits('a')), &long),
+            example().replace("max_age = \"90s\"", &format!("root = \"{long}\"")),
+            example().replace("a \\\"bad\\\" build", &long),
+            example().replace("eu-west-1", &long),
+        ];
+        for text in texts {
+            let told = refused(&text).to_string();
+            assert!(told.chars().count() < 1000 && told.lines().count() <= 6, "{told}");
+        }
+        let told = refused("version = 1\n\"a\\nb\\u202Ec\" = 1").to_string();
+        assert!(told.contains("unknown field `a\u{fffd}b\u{fffd}c`"), "{told}");
+        let told = refused("version = 1\nsurprise = 1 # \u{61c}").to_string();
+        assert!(told.contains("\n2 | surprise = 1 # \u{fffd}\n  | ^^^^^^^^\nunknown field"), "{told}");
     }
 
     #[test]

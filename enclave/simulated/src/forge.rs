@@ -16,7 +16,7 @@
 
 use cloister_attestation::{Link, Timestamp};
 use rcgen::PKCS_ECDSA_P256_SHA256;
-pub use rcgen::{BasicConstraints, CertificateParams, CustomExtension, DnType, IsCa, KeyUsagePurpose};
+pub use rcgen::{BasicConstraints, CertificateParams, CustomExtension, DnType, DnValue, IsCa, KeyUsagePurpose};
 
 use crate::{
     Authority, Identity,
