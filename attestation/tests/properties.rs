@@ -38,10 +38,10 @@ fn timestamp() -> impl Strategy<Value = Timestamp> {
     prop_oneof![0..=END, Just(END), Just(0), NOW.millis() - 1000..NOW.millis() + 1000].prop_map(Timestamp::from_millis)
 }
 
-/// A name or reason that a policy may have, quotes and all.
+/// A name or reason that a policy may have, quotes and all; spaces stand within it only.
 fn visible() -> impl Strategy<Value = String> {
     vec(select(r#"abcXYZ019 ._-'"\#=[]{}$äß≤व"#.chars().collect::<Vec<_>>()), 1..20)
-        .prop_map(|characters| characters.into_iter().collect())
+        .prop_map(|characters| format!("n{}n", String::from_iter(characters)))
 }
 
 fn channel() -> impl Strategy<Value = Channel> {

@@ -1,7 +1,7 @@
 //! The root of a family of simulated enclaves.
 
 use std::{
-    fs::{self, OpenOptions},
+    fs::{self, File, OpenOptions},
     io::{self, Write},
     os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
@@ -9,7 +9,7 @@ use std::{
     sync::Arc,
 };
 
-use cloister_attestation::{Policy, Root, RootError};
+use cloister_attestation::{Policy, PolicyError, Root, RootError, Timestamp};
 use rcgen::{KeyPair, PKCS_ECDSA_P384_SHA384};
 
 use crate::{Identity, SimulatedNsm, chain};
@@ -80,22 +80,62 @@ impl Authority {
 
     /// Writes `policy` to `policy.toml` in the folder `dir` and returns its path.
     ///
-    /// Models that a policy of this authority there already names are kept: another enclave shares the folder and serves them.
-    pub fn write_policy(&self, dir: &Path, mut policy: Policy) -> Result<PathBuf, AuthorityError> {
+    /// A policy of this authority that is there stays as it is, and gets the releases and models that it lacks: people change
+    /// it, and other enclaves share the folder.
+    pub fn write_policy(&self, dir: &Path, policy: Policy) -> Result<PathBuf, AuthorityError> {
         let path = dir.join(POLICY_FILE);
-        let earlier = fs::read_to_string(&path).ok().and_then(|text| Policy::parse(&text).ok());
-        for model in earlier.iter().filter(|earlier| *earlier.root() == self.root()).flat_map(Policy::models) {
-            if policy.models().iter().all(|known| known.name != model.name) {
-                policy.add_model(model.clone()).expect("a policy was read with this model");
-            }
+        // As `cloister policy` does: whoever changes a policy keeps others from it.
+        let folder = File::open(dir).map_err(AuthorityError::at(dir))?;
+        folder.lock().map_err(AuthorityError::at(dir))?;
+        let unusable = |source| AuthorityError::Policy { path: path.clone(), source };
+        let (policy, changed) = match self.earlier_policy(&path)? {
+            Some(earlier) => extended(earlier, &policy).map_err(unusable)?,
+            None => (policy, true),
+        };
+        if changed {
+            replace(&path, &policy.to_toml())?;
         }
-        replace(&path, &policy.to_toml())?;
         Ok(path)
+    }
+
+    /// The policy that is there, if it is for enclaves of this authority.
+    fn earlier_policy(&self, path: &Path) -> Result<Option<Policy>, AuthorityError> {
+        let bytes = match fs::read(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            read => read.map_err(AuthorityError::at(path))?,
+        };
+        let earlier =
+            Policy::from_bytes(&bytes).map_err(|source| AuthorityError::Policy { path: path.into(), source })?;
+        if *earlier.root() != self.root {
+            return Ok(None);
+        }
+        if earlier.is_expired(Timestamp::now()) {
+            return Err(AuthorityError::PolicyExpired { path: path.into(), expires: earlier.expires() });
+        }
+        Ok(Some(earlier))
     }
 
     pub(crate) fn key(&self) -> &KeyPair {
         &self.key
     }
+}
+
+/// `earlier` with what only `policy` accepts, and whether that is anything.
+fn extended(mut earlier: Policy, policy: &Policy) -> Result<(Policy, bool), PolicyError> {
+    let before = earlier.digest();
+    for release in policy.releases() {
+        // A build stands as the earlier policy says: it may have ended, or be revoked.
+        if earlier.releases().iter().all(|known| known.pcrs != release.pcrs) {
+            earlier.add_release(release.clone())?;
+        }
+    }
+    for model in policy.models() {
+        if !earlier.models().contains(model) {
+            earlier.add_model(model.clone())?;
+        }
+    }
+    let changed = earlier.digest() != before;
+    Ok((earlier, changed))
 }
 
 /// Writes a file for its owner only, whole or not at all. Whoever comes second leaves the first one's file.
@@ -143,6 +183,22 @@ pub enum AuthorityError {
         /// What was found.
         reason: String,
     },
+    /// The policy there is none, or contradicts the one to be written.
+    #[error("{}: {source}. Correct it, or remove it to have a new one", path.display())]
+    Policy {
+        /// The policy.
+        path: PathBuf,
+        /// Why.
+        source: PolicyError,
+    },
+    /// The policy there is out of date.
+    #[error("{}: it expired at {expires}. Write a later time into it, or remove it to have a new one", path.display())]
+    PolicyExpired {
+        /// The policy.
+        path: PathBuf,
+        /// Its expiry.
+        expires: Timestamp,
+    },
 }
 
 impl AuthorityError {
@@ -154,7 +210,9 @@ impl AuthorityError {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::PermissionsExt;
+    use std::{os::unix::fs::PermissionsExt, thread, time::Duration};
+
+    use cloister_attestation::{ChannelRule, Pins, PolicyModel, Release, Sha384};
 
     use super::*;
 
@@ -179,6 +237,76 @@ mod tests {
         create(&path, "first").unwrap();
         create(&path, "second").unwrap();
         assert_eq!(fs::read_to_string(&path).unwrap(), "first");
+    }
+
+    fn model(name: &str) -> PolicyModel {
+        PolicyModel { name: name.to_owned(), digest: Sha384([7; 48]) }
+    }
+
+    /// What an enclave writes that serves these models.
+    fn serving(authority: &Authority, models: &[&str]) -> Policy {
+        let mut policy = crate::policy(authority, &[]);
+        models.iter().for_each(|name| policy.add_model(model(name)).unwrap());
+        policy
+    }
+
+    #[test]
+    fn what_people_put_into_the_policy_stays() {
+        let dir = tempfile::tempdir().unwrap();
+        let authority = Authority::ephemeral();
+        let write = |models: &[&str]| authority.write_policy(dir.path(), serving(&authority, models));
+        let path = write(&["iris"]).unwrap();
+        let region = Some("simulated-1".to_owned());
+        let mut changed = serving(&authority, &["iris"]).with_channel(ChannelRule::Optional);
+        changed = changed.with_pins(Pins { region, ..Pins::default() }).unwrap();
+        changed.revoke("simulated", "leaks").unwrap();
+        let text = changed.to_toml().replace("channel =", "max_age = \"90s\"  # ask Ada\nchannel =");
+        fs::write(&path, &text).unwrap();
+
+        write(&["iris"]).unwrap();
+        assert_eq!(fs::read_to_string(&path).unwrap(), text, "nothing was lacking");
+        write(&["iris", "wine"]).unwrap();
+        let after = Policy::parse(&fs::read_to_string(&path).unwrap()).unwrap();
+        let mut expected = Policy::parse(&text).unwrap();
+        expected.add_model(model("wine")).unwrap();
+        assert_eq!(after.to_toml(), expected.to_toml());
+        assert_eq!(after.releases()[0].revoked.as_deref(), Some("leaks"));
+    }
+
+    #[test]
+    fn a_policy_that_cannot_be_kept_is_not_overwritten() {
+        let dir = tempfile::tempdir().unwrap();
+        let authority = Authority::ephemeral();
+        let refused = |text: &str| {
+            fs::write(dir.path().join(POLICY_FILE), text).unwrap();
+            let error = authority.write_policy(dir.path(), serving(&authority, &["iris"])).unwrap_err();
+            assert_eq!(fs::read_to_string(dir.path().join(POLICY_FILE)).unwrap(), text);
+            error
+        };
+        let expired = Policy::new(Timestamp::now()).with_root(authority.root());
+        assert!(matches!(refused(&expired.to_toml()), AuthorityError::PolicyExpired { .. }));
+        let damaged = refused("version = 1");
+        assert!(matches!(&damaged, AuthorityError::Policy { source: PolicyError::Malformed(_), .. }), "{damaged}");
+
+        let mut old_build = Policy::new(Timestamp::now().plus(Duration::from_secs(60))).with_root(authority.root());
+        let release = Release { name: "simulated".to_owned(), pcrs: [[1; 48]; 3], not_after: None, revoked: None };
+        old_build.add_release(Release { revoked: Some("leaks".to_owned()), ..release.clone() }).unwrap();
+        let revoked = refused(&old_build.to_toml());
+        assert!(matches!(&revoked, AuthorityError::Policy { source: PolicyError::Revoked { .. }, .. }), "{revoked}");
+    }
+
+    #[test]
+    fn enclaves_that_start_together_lose_no_model() {
+        let dir = tempfile::tempdir().unwrap();
+        let authority = Authority::ephemeral();
+        let names: Vec<String> = (0..20).map(|index| format!("model-{index}")).collect();
+        thread::scope(|scope| {
+            for name in &names {
+                scope.spawn(|| authority.write_policy(dir.path(), serving(&authority, &[name])).unwrap());
+            }
+        });
+        let policy = Policy::parse(&fs::read_to_string(dir.path().join(POLICY_FILE)).unwrap()).unwrap();
+        assert_eq!(policy.models().len(), names.len());
     }
 
     #[test]
