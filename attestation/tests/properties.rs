@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "what helps a test may fail it")]
 
-use std::{sync::LazyLock, time::Duration};
+use std::{collections::BTreeSet, sync::LazyLock, time::Duration};
 
 use cloister_attestation::{
     Archival, At, Challenge, Channel, ChannelRule, Evidence, Limits, Live, Manifest, ManifestModel, Nonce, Pins,
@@ -645,7 +645,7 @@ mod stored_evidence {
         #![proptest_config(cases(128))]
 
         #[test]
-        fn no_part_of_another_session_is_accepted(
+        fn no_part_of_another_session_is_accepted_and_no_receipt_twice(
             [document, statement, manifest] in [0_usize..2, 0_usize..2, 0_usize..2],
             receipts in vec((0_usize..2, 0_usize..2), 0..4),
         ) {
@@ -658,7 +658,8 @@ mod stored_evidence {
                 policy: policy.digest(),
             };
             let of_one = [statement, manifest].into_iter().chain(receipts.iter().map(|(session, _)| *session));
-            let expected = !receipts.is_empty() && of_one.into_iter().all(|session| session == document);
+            let once = receipts.iter().collect::<BTreeSet<_>>().len() == receipts.len();
+            let expected = !receipts.is_empty() && once && of_one.into_iter().all(|session| session == document);
             prop_assert_eq!(evidence.verify(policy, NOW).is_ok(), expected);
         }
     }
