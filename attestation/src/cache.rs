@@ -55,6 +55,7 @@ impl CertificateCache {
         }
         let digest = digest(root, payload);
         let mut entries = self.entries();
+        // Somebody else may have verified the same ones meanwhile.
         entries.retain(|(known, _)| *known != digest);
         entries.truncate(self.capacity - 1);
         entries.push_front((digest, certificates.clone()));

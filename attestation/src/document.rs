@@ -146,20 +146,18 @@ impl UnverifiedDocument {
             format!("ECDSA P-384 signatures up to the root, all certificates valid at {}", payload.timestamp);
         let path = check_chain(&payload, root, &certificates, known.as_ref(), again);
         journal.note(Step::Chain, expected, path)?;
-        cache.insert(root, &payload, &certificates);
+        if known.is_none() {
+            cache.insert(root, &payload, &certificates);
+        }
 
         // 6. Signature
-        // 6.1
-        let signature = UnparsedPublicKey::new(&ECDSA_P384_SHA384_FIXED, &certificates.key)
-            .verify(&sign1.signed, &sign1.signature)
-            .map(|()| ((), "by the leaf's key".to_owned()))
-            .map_err(|_| VerificationError::Signature);
-        journal.note(Step::Signature, "ECDSA P-384 by the leaf's key, over header and payload", signature)?;
+        let expected = "ECDSA P-384 by the leaf's key, over header and payload";
+        journal.note(Step::Signature, expected, check_signature(&sign1, &certificates.key))?;
 
         // 7. Time
         journal.note(Step::Time, at.accepted.to_string(), check_time(payload.timestamp, at.accepted))?;
 
-        // 8. Debug mode zeroes PCR0, 1 and 2, and only those
+        // 8. Debug mode
         journal.note(Step::Debug, "PCR0, 1 and 2 present, none of them all zeros", check_debug(&payload.pcrs))?;
 
         Ok(AuthenticDocument { bytes, payload, root: root.clone(), region, journal, mode: PhantomData })
@@ -216,6 +214,14 @@ fn check_chain(
         chain::verify(payload, root)?;
     }
     Ok(((), format!("valid from {not_before} to {not_after}{again}")))
+}
+
+fn check_signature(sign1: &Sign1, key: &[u8]) -> Outcome<()> {
+    // 6.1
+    match UnparsedPublicKey::new(&ECDSA_P384_SHA384_FIXED, key).verify(&sign1.signed, &sign1.signature) {
+        Ok(()) => Ok(((), "by the leaf's key".to_owned())),
+        Err(_) => Err(VerificationError::Signature),
+    }
 }
 
 fn check_time(document: Timestamp, accepted: Accepted) -> Outcome<()> {

@@ -335,6 +335,10 @@ fn models_and_policies_are_made_shown_and_refused() {
             assert_eq!(cloister(&["model", "import", file, "--out", &path("x.cloister")]).exit, 6, "{file}");
         }
     }
+    let renamed = fs::read_to_string(&data).unwrap().replacen("sepal length", "sepal\u{2028}\u{202e}length", 1);
+    let renamed = write(folder.path(), "renamed.csv", renamed);
+    let told = cloister(&["model", "import", &onnx, "--out", &path("x.cloister"), "--ranges", &renamed]);
+    assert!(told.stdout.contains("  sepal\\u{2028}\\u{202e}length"), "{}{}", told.stdout, told.stderr);
     let impossible = ["model", "import", &onnx, "--out", &path("x.cloister"), "--precision", "1e-15"];
     let (message, _) = Outcome::assert_fails(&impossible, 6, "precision");
     assert!(message.contains("1e-15"), "{message}");
@@ -393,6 +397,7 @@ fn documents_are_verified_in_files() {
     let then = cloister(&["verify-document", &aws, "--at", "document"]);
     assert_eq!(then.exit, 0, "{}", then.stderr);
     assert!(then.stdout.contains("NO POLICY WAS APPLIED"));
+    assert!(then.stdout.contains("9-11    not asked") && !then.stdout.contains("12.8"), "{}", then.stdout);
     let debug = vectors.join("debug-2025-12-25-indef.cose").display().to_string();
     Outcome::assert_fails(&["verify-document", &debug, "--at", "document"], 3, "debug_mode");
 }
@@ -446,13 +451,15 @@ fn steps_are_told_with_both_sides_and_refusals_with_what_passed() {
         assert!(told.contains(part), "{told}");
     }
     assert!(told.contains("   1  ok  size          ") && told.contains("  12  ok  policy        PCR0 "), "{told}");
-    assert!(told.contains("9-11    not asked") && !told.contains("expected"), "{told}");
+    assert!(told.contains("9-11    not asked") && told.contains("12.8-9  not asked"), "{told}");
+    assert!(!told.contains("expected"), "{told}");
     let told = cloister(&[&base[..], &["-v"]].concat()).stdout;
     assert!(told.contains(&format!("nonce       32 bytes\n    {}\n", "07".repeat(32))), "{told}");
     assert!(told.contains("   1  ok  size\n          expected  at most 16384 bytes\n          found     "), "{told}");
     assert_fits_a_terminal(&told);
     let object = cloister(&[&base[..], &["--json"]].concat()).json();
     assert_steps_are_complete(&object, &[1, 2, 3, 4, 5, 6, 7, 8, 12]);
+    assert_eq!(object["not_asked"], Value::from(vec!["9-11", "12.8-9"]));
     assert_eq!((&object["public_key"], &object["user_data"]), (&"".into(), &Value::Null));
     assert_eq!(object["region"], nsm.identity().region.as_str());
 
@@ -569,6 +576,42 @@ fn a_policy_is_written_whole_or_not_at_all() {
 }
 
 #[test]
+fn changes_at_the_same_time_are_all_kept() {
+    let desk = Desk::new();
+    let names = |kind: &str| (0..20).map(|index| format!("{kind}-{index}")).collect::<Vec<_>>();
+    let (old, new) = (names("old"), names("new"));
+    let policy = desk.policy(|policy| {
+        for (name, byte) in old.iter().zip(0x20..) {
+            policy.add_release(release(name, byte)).unwrap();
+        }
+    });
+    let link = desk.folder.path().join("link.toml").display().to_string();
+    std::os::unix::fs::symlink(&policy, &link).unwrap();
+    let start = |arguments: &[&str]| {
+        Command::new(&*CLOISTER)
+            .arg("policy")
+            .args(arguments)
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap()
+    };
+    let mut children = Vec::new();
+    for ((old, new), byte) in old.iter().zip(&new).zip(0x40..) {
+        let build = desk.write(&format!("{new}.json"), measurements(byte, byte));
+        children.push(start(&["revoke", &policy, old, "--reason", "leaks"]));
+        children.push(start(&["add", &link, "--measurements", &build, "--name", new]));
+    }
+    for mut child in children {
+        assert!(child.wait().unwrap().success());
+    }
+    let policy = Policy::parse(&fs::read_to_string(&policy).unwrap()).unwrap();
+    let revoked = |name: &str| policy.releases().iter().find(|release| release.name == name).unwrap().revoked.is_some();
+    assert!(old.iter().all(|name| revoked(name)), "no revocation is lost");
+    assert!(!new.iter().any(|name| revoked(name)), "every addition is there");
+}
+
+#[test]
 fn lost_comments_are_announced() {
     let desk = Desk::new();
     let policy = desk.policy(|_| ());
@@ -657,9 +700,21 @@ fn a_policy_is_asked_about_a_build_and_a_document() {
     let policy = desk.write("simulated.toml", simulated_policy(&authority, &[]).to_toml());
     let ask = ["policy", "check", &policy, "--document", &document];
     Outcome::assert_fails(&ask, 3, "document_too_old");
-    assert_eq!(cloister(&[&ask[..], &["--at", "document"]].concat()).exit, 0);
+    let then = cloister(&[&ask[..], &["--at", "document"]].concat());
+    assert_eq!(then.exit, 0, "{}", then.stderr);
+    assert!(then.stdout.contains("12.8-9  not asked: channel and max_age"), "{}", then.stdout);
     let accepted = cloister(&[&ask[..], &["--at", &old.to_string(), "--json"]].concat()).json();
     assert_eq!((&accepted["accepted"], &accepted["release"]), (&true.into(), &"simulated".into()));
+    // Its own time is no time that is still to come.
+    let future = Timestamp::now().plus(DAY);
+    let nsm = authority.enclave(Identity::random()).with_clock(move || future);
+    let premature = desk.write("premature.cose", nsm.document(None, None, None).unwrap());
+    for ask in [
+        ["policy", "check", &policy, "--document", &premature],
+        ["verify-document", &premature, "--policy", &policy, "-v"],
+    ] {
+        Outcome::assert_fails(&[&ask[..], &["--at", "document"]].concat(), 3, "clock_or_document_in_future");
+    }
     // The policy that revokes it refuses it at any time.
     let revoke = ["policy", "revoke", &policy, "simulated", "--reason", "leaks"];
     assert_eq!(cloister(&revoke).exit, 0);
@@ -843,6 +898,79 @@ fn a_receipt_proves_image_model_messages_and_time_and_says_what_not() {
         ["This does not prove\n  - that the data", "iris = flowers", "  receipt 0, 20", "\n          expected  "]
     {
         assert!(told.contains(part), "{told}");
+    }
+}
+
+#[test]
+fn a_receipt_names_the_models_that_the_policy_accepts_and_no_other() {
+    let desk = Desk::new();
+    let authority = Authority::ephemeral();
+    let witness = Witness::boot(&authority);
+    let file = desk.write("evidence", witness.evidence(Channel::TlsExporter([7; 32])).to_cbor());
+    let mut policy = simulated_policy(&authority, &witness.manifest.models);
+    policy.add_model(PolicyModel { name: "iris".to_owned(), digest: Sha384([9; 48]) }).unwrap();
+    let policy = desk.write("policy.toml", policy.to_toml());
+    let verify = ["verify-receipt", &file, "--policy", &policy];
+    let told = cloister(&verify).stdout;
+    assert!(told.contains("  model     flowers, parameters "), "{told}");
+    let object = cloister(&[&verify[..], &["--json"]].concat()).json();
+    assert_eq!(object["receipts"][0]["models"], Value::from(vec!["flowers"]));
+}
+
+/// What an attacker would like to see in a terminal.
+const FORGED: &str = "x\nVERIFIED: everything\r\u{85}\u{2028}\u{61c}\u{202e}\u{1b}[2J";
+
+/// Asserts that `told` has [`FORGED`] in it, on one line and harmless.
+fn assert_is_escaped(told: &str) {
+    let escaped = "x\\nVERIFIED: everything\\r\\u{85}\\u{2028}\\u{61c}\\u{202e}\\u{1b}[2J";
+    assert!(told.contains(escaped), "{told}");
+    assert!(!told.lines().any(|line| line.trim_start().starts_with("VERIFIED: everything")), "{told}");
+    assert!(!told.contains(['\r', '\u{85}', '\u{2028}', '\u{61c}', '\u{202e}', '\u{1b}', '\u{fffd}']), "{told}");
+}
+
+#[test]
+fn the_words_of_an_enclave_forge_no_line_about_its_receipts() {
+    let desk = Desk::new();
+    let authority = Authority::ephemeral();
+    let mut witness = Witness::boot(&authority);
+    let policy = desk.write("policy.toml", simulated_policy(&authority, &witness.manifest.models).to_toml());
+    let model =
+        ManifestModel { name: FORGED.to_owned(), version: FORGED.to_owned(), ..witness.manifest.models[0].clone() };
+    witness.manifest.models.push(model);
+    let parameters = Receipt { parameters: FORGED.to_owned(), ..witness.receipt() }.sign(&witness.receipt_key);
+    let evidence = Evidence { receipts: vec![parameters], ..witness.evidence(Channel::TlsExporter([7; 32])) };
+    let file = desk.write("evidence", evidence.to_cbor());
+    let verified = cloister(&["verify-receipt", &file, "--policy", &policy, "-v"]);
+    assert_eq!(verified.exit, 0, "{}", verified.stderr);
+    let parameters = verified.stdout.lines().find(|line| line.starts_with("  model     iris = flowers, parameters x"));
+    assert_is_escaped(parameters.unwrap_or(&verified.stdout));
+    assert!(!verified.stdout.lines().any(|line| line.trim_start().starts_with("VERIFIED: everything")));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_words_of_an_enclave_forge_no_line_about_its_models() {
+    let authority = Authority::ephemeral();
+    let bundle = iris::import().unwrap().bundle;
+    let folder = tempfile::tempdir().unwrap();
+    let policy = write(folder.path(), "policy.toml", trusting(&authority, &bundle).to_toml());
+    let forge = Cheat::Forge(|draft| {
+        let mut manifest = Manifest::from_cbor(&draft.manifest).unwrap();
+        let named = ManifestModel { name: FORGED.to_owned(), ..manifest.models[0].clone() };
+        manifest.models[0].version = FORGED.to_owned();
+        manifest.models.push(named);
+        draft.serve(&manifest);
+    });
+    let hostile = Hostile::cheating(&authority, forge).await.unwrap();
+    let endpoint = hostile.endpoint().unwrap().to_string();
+    for command in ["verify", "models"] {
+        let (endpoint, policy) = (endpoint.clone(), policy.clone());
+        let verified = tokio::task::spawn_blocking(move || cloister(&[command, &endpoint, "--policy", &policy]));
+        let verified = verified.await.unwrap();
+        assert_eq!(verified.exit, 0, "{}", verified.stderr);
+        let models: Vec<&str> = verified.stdout.lines().filter(|line| line.starts_with("model ")).collect();
+        assert_eq!(models.len(), 2, "{}", verified.stdout);
+        models.iter().for_each(|line| assert_is_escaped(line));
+        assert!(!verified.stdout.contains("\nVERIFIED: everything"), "{}", verified.stdout);
     }
 }
 

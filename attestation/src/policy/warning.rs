@@ -32,7 +32,7 @@ pub enum PolicyWarning {
         expires: Timestamp,
     },
     /// No model is accepted.
-    #[error("it lists no model: enclaves are accepted, but no model can be used")]
+    #[error("it lists no model, so no model of an accepted enclave can be used")]
     NoModel,
     /// TLS may end before the enclave.
     #[error(

@@ -6,6 +6,8 @@ use cloister_attestation::{EvidenceError, PolicyError, Refusal, Step, StepReport
 use cloister_client::{Error, TableError};
 use cloister_inference::BundleError;
 
+use super::output::foreign;
+
 pub(crate) const INTERNAL: u8 = 1;
 pub(crate) const USAGE: u8 = 2;
 pub(crate) const NOT_VERIFIED: u8 = 3;
@@ -118,6 +120,8 @@ impl From<Error> for Failure {
         };
         match error {
             Error::NotVerified(refusal) => refusal.into(),
+            // Its reason may repeat what came.
+            Error::BadAnswer { .. } => Self::new(exit, error.code(), foreign(&error.to_string()), error.remedy()),
             other => Self::new(exit, other.code(), other.to_string(), other.remedy()),
         }
     }

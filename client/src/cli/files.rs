@@ -26,6 +26,21 @@ pub(crate) fn read(path: &Path) -> Result<Vec<u8>, Failure> {
     Ok(bytes)
 }
 
+/// Waits until nobody else changes the file, and keeps others from it as long as the result lives.
+///
+/// The lock is on the folder: [`replace`] puts another file in place of the one that is there.
+pub(crate) fn lock(path: &Path) -> Result<File, Failure> {
+    lock_folder(path).map_err(|error| Failure::file(path, &error))
+}
+
+fn lock_folder(path: &Path) -> io::Result<File> {
+    // Of a link, the folder of what it points to.
+    let path = fs::canonicalize(path)?;
+    let folder = File::open(path.parent().unwrap_or(&path))?;
+    folder.lock()?;
+    Ok(folder)
+}
+
 /// Puts `text` in place of what is in the file: whole, or not at all.
 pub(crate) fn replace(path: &Path, text: &str) -> Result<(), Failure> {
     replace_whole(path, text).map_err(|error| Failure::file(path, &error))

@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use super::{
     Evaluator,
     failure::Failure,
-    output::{Output, short, write_stdout},
+    output::{Output, foreign, short, write_stdout},
 };
 
 /// Encrypt rows, have them evaluated by a verified evaluator, and decrypt the answer
@@ -71,7 +71,7 @@ impl Infer {
         let enclave = connection.enclave();
         output.note(format!(
             "verified {}, release {} (every step: cloister verify)",
-            enclave.module_id(),
+            foreign(enclave.module_id()),
             enclave.release()
         ));
 
@@ -232,7 +232,8 @@ fn compare(predictions: &[Prediction], truth: &[&str], description: &Description
     output.note(format!("accuracy {accuracy:.4} ({right} of {})", truth.len()));
     let labels: Vec<String> = description.labels().iter().map(ToString::to_string).collect();
     if let Some(unknown) = truth.iter().find(|truth| !labels.iter().any(|label| label == *truth)) {
-        output.note(format!("note: the model never says {unknown:?}; its labels are {}", labels.join(", ")));
+        let named: Vec<String> = labels.iter().map(|label| foreign(label)).collect();
+        output.note(format!("note: the model never says `{}`; its labels are {}", foreign(unknown), named.join(", ")));
     }
 }
 

@@ -11,7 +11,7 @@ use serde::{
 };
 use serde_json::{Map, Value};
 
-use super::{failure::Failure, files};
+use super::{failure::Failure, files, output::foreign};
 
 /// Far more than nitro-cli prints, builds of containers included.
 const MAX_TEXT: usize = 1 << 20;
@@ -31,7 +31,8 @@ fn parse(bytes: &[u8]) -> Result<Pcrs, MeasurementsError> {
     }
     let text = std::str::from_utf8(bytes).map_err(|_| MeasurementsError::NotUtf8)?;
     let text = after_progress(text.trim_start_matches('\u{feff}'));
-    let Unique(json) = serde_json::from_str(text).map_err(|error| MeasurementsError::Json(error.to_string()))?;
+    let Unique(json) =
+        serde_json::from_str(text).map_err(|error| MeasurementsError::Json(foreign(&error.to_string())))?;
     match json {
         Value::Array(enclaves) => of_enclaves(&enclaves),
         image => of_image(&image),
@@ -61,7 +62,7 @@ fn of_enclaves(enclaves: &[Value]) -> Result<Pcrs, MeasurementsError> {
 fn of_image(image: &Value) -> Result<Pcrs, MeasurementsError> {
     // AWS's documentation calls the other value Debug, nitro-cli writes DEBUG_MODE.
     if let Some(flags) = image.get("Flags").filter(|flags| flags.as_str() != Some("NONE")) {
-        return Err(MeasurementsError::DebugMode { flags: flags.to_string() });
+        return Err(MeasurementsError::DebugMode { flags: foreign(&flags.to_string()) });
     }
     if image.get("CheckCRC") == Some(&Value::Bool(false)) {
         return Err(MeasurementsError::BadChecksum);
@@ -76,7 +77,7 @@ fn check_algorithm(measurements: &Map<String, Value>) -> Result<(), Measurements
     match measurements.get("HashAlgorithm") {
         None => Ok(()),
         Some(Value::String(name)) if name.split(' ').next() == Some("Sha384") => Ok(()),
-        Some(other) => Err(MeasurementsError::HashAlgorithm { actual: other.to_string() }),
+        Some(other) => Err(MeasurementsError::HashAlgorithm { actual: foreign(&other.to_string()) }),
     }
 }
 
@@ -86,7 +87,7 @@ fn pcr(measurements: &Map<String, Value>, key: &'static str) -> Result<[u8; 48],
     match value.as_str().map(|text| hex::decode_to_slice(text, &mut pcr)) {
         Some(Ok(())) if pcr == [0; 48] => Err(MeasurementsError::ZeroPcr { key }),
         Some(Ok(())) => Ok(pcr),
-        _ => Err(MeasurementsError::Pcr { key, actual: value.to_string() }),
+        _ => Err(MeasurementsError::Pcr { key, actual: foreign(&value.to_string()) }),
     }
 }
 

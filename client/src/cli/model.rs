@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use super::{
     failure::Failure,
-    output::{Output, short},
+    output::{Output, foreign, short},
 };
 
 /// Make and inspect model bundles
@@ -130,17 +130,18 @@ fn show(bundle: &Bundle, output: &mut Output) {
     output.set("decimals", description.decimals());
     output.set("rows_per_request", rows);
     output.set("parameters", description.parameters().name());
-    output.line(format!("{} {}\n{digest}", bundle.name(), bundle.version()));
+    output.line(format!("{} {}\n{digest}", foreign(bundle.name()), foreign(bundle.version())));
 
     output.line("features (rows outside these ranges are refused):");
     let mut features: Vec<Value> = Vec::new();
     for feature in description.features() {
-        output.line(format!("  {:<24} {} to {}", feature.name, short(feature.low), short(feature.high)));
+        output.line(format!("  {:<24} {} to {}", foreign(&feature.name), short(feature.low), short(feature.high)));
         features.push(json!({"name": feature.name, "low": feature.low, "high": feature.high}));
     }
     output.set("features", features);
     let labels: Vec<String> = description.labels().iter().map(ToString::to_string).collect();
-    output.line(format!("labels: {}", labels.join(", ")));
+    let named: Vec<String> = labels.iter().map(|label| foreign(label)).collect();
+    output.line(format!("labels: {}", named.join(", ")));
     output.set("labels", labels);
 
     output.line(format!(

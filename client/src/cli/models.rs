@@ -4,7 +4,11 @@ use clap::Args;
 use cloister_attestation::{ManifestModel, VerifiedEnclave};
 use serde_json::{Value, json};
 
-use super::{Evaluator, failure::Failure, output::Output};
+use super::{
+    Evaluator,
+    failure::Failure,
+    output::{Output, foreign},
+};
 
 /// List the models of a verified evaluator, and what the policy says of each
 #[derive(Debug, Args)]
@@ -33,7 +37,7 @@ pub(crate) fn show(enclave: &VerifiedEnclave, output: &mut Output) {
     for ManifestModel { name, version, bundle, description: _ } in &enclave.manifest().models {
         let accepted = enclave.model(name).is_ok();
         let verdict = if accepted { "accepted by the policy" } else { "NOT in the policy" };
-        output.line(format!("model {name} {version}: {verdict}\n  {bundle}"));
+        output.line(format!("model {} {}: {verdict}\n  {bundle}", foreign(name), foreign(version)));
         models.push(json!({"name": name, "version": version, "digest": bundle.to_string(), "accepted": accepted}));
     }
     output.set("models", models);

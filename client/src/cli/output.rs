@@ -191,13 +191,30 @@ pub(crate) fn write_stdout(text: &str) -> bool {
     }
 }
 
-/// Text without what could steer a terminal or reorder a line: names in files and documents are somebody else's words.
+/// Somebody else's words in a line of ours, from a file, a document or a peer: they neither end it nor steer the terminal, and
+/// what is long is cut. Whoever wants all of it has `--json`.
+pub(crate) fn foreign(text: &str) -> String {
+    let escaped = |c: char| if is_printable(c) { c.to_string() } else { c.escape_default().to_string() };
+    let mut shown: String = text.chars().take(MAX_FOREIGN).map(escaped).collect();
+    if text.chars().nth(MAX_FOREIGN).is_some() {
+        shown.push('…');
+    }
+    shown
+}
+
+/// More of a name than anybody reads, in characters.
+const MAX_FOREIGN: usize = 200;
+
+/// Text without what could steer a terminal or reorder a line, whoever forgot [`foreign`].
 fn safe(text: impl Display) -> String {
-    let steers = |c: char| {
-        (c.is_control() && c != '\n')
-            || matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
-    };
-    text.to_string().chars().map(|c| if steers(c) { '\u{fffd}' } else { c }).collect()
+    let shown = |c: char| if c == '\n' || is_printable(c) { c } else { char::REPLACEMENT_CHARACTER };
+    text.to_string().chars().map(shown).collect()
+}
+
+/// Whether a character is shown as itself in the middle of a word: what Rust escapes in strings is not, but for quotes and `\`.
+fn is_printable(c: char) -> bool {
+    let word = String::from_iter(['a', c]);
+    matches!(c, '"' | '\'' | '\\') || word.escape_debug().eq(word.chars())
 }
 
 #[cfg(test)]
@@ -207,7 +224,22 @@ mod tests {
     #[test]
     fn nothing_that_is_printed_steers_a_terminal() {
         assert_eq!(safe("a\u{1b}[31mb\u{202e}c\rd\ne"), "a\u{fffd}[31mb\u{fffd}c\u{fffd}d\ne");
-        assert_eq!(safe("größer ≤ 1"), "größer ≤ 1");
+        for c in ['\u{61c}', '\u{200f}', '\u{2028}', '\u{2066}', '\u{feff}', '\u{e0041}'] {
+            assert_eq!(safe(c), "\u{fffd}", "{c:?}");
+        }
+        for text in ["größer ≤ 1", "वर्गीकरण", "cafe\u{301}", "\"it's\" a\\b"] {
+            assert_eq!(safe(text), text);
+        }
+    }
+
+    #[test]
+    fn foreign_words_stay_in_their_line_and_are_short() {
+        assert_eq!(foreign("iris\nVERIFIED\r\u{85}\u{2028}\u{1b}[2J"), "iris\\nVERIFIED\\r\\u{85}\\u{2028}\\u{1b}[2J");
+        assert_eq!(foreign("ab\u{61c}\u{202e}c"), "ab\\u{61c}\\u{202e}c");
+        for text in ["größer ≤ 1", "वर्गीकरण", "\"it's\" a\\b", &"x".repeat(MAX_FOREIGN)] {
+            assert_eq!(foreign(text), text);
+        }
+        assert_eq!(foreign(&"x".repeat(MAX_FOREIGN + 1)), "x".repeat(MAX_FOREIGN) + "…");
     }
 
     #[test]

@@ -39,13 +39,14 @@ impl Policy {
     }
 }
 
-/// Reads a policy, changes it and writes it, whole or not at all; says whether it changed, and on stderr if a person's own
-/// layout gets lost.
+/// Reads a policy, changes it and writes it, whole or not at all, one program after the other; says whether it changed, and on
+/// stderr if a person's own layout gets lost.
 fn change(
     path: &Path,
     edit: impl FnOnce(cloister_attestation::Policy) -> Result<cloister_attestation::Policy, PolicyError>,
     output: &Output,
 ) -> Result<(cloister_attestation::Policy, bool), Failure> {
+    let _lock = files::lock(path)?;
     let before = load_policy(path)?;
     let (digest, written) = (before.digest(), before.to_toml());
     let after = edit(before).map_err(|error| Failure::policy(path, &error))?;

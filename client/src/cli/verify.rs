@@ -6,7 +6,7 @@ use super::{
     Evaluator,
     failure::Failure,
     models,
-    output::{Detail, Output, label},
+    output::{Detail, Output, foreign, label},
     text::wrapped,
 };
 
@@ -35,7 +35,8 @@ impl Verify {
         let enclave = connection.enclave();
         output.steps(enclave.steps());
         let simulated = label(enclave.simulated());
-        let verdict = format!("\n{simulated}VERIFIED: {} runs release {}", enclave.module_id(), enclave.release());
+        let enclave_id = foreign(enclave.module_id());
+        let verdict = format!("\n{simulated}VERIFIED: {enclave_id} runs release {}", enclave.release());
         output.line(wrapped("", &verdict));
         models::show(enclave, output);
         Ok(())

@@ -9,14 +9,15 @@ use serde_json::{Value, json};
 use super::{
     failure::Failure,
     files, load_policy,
-    output::{Detail, Output, label},
+    output::{Detail, Output, foreign, label},
     text::wrapped,
 };
 
 /// Verify an attestation document in a file: raw COSE_Sign1, as the NSM returns it
 ///
 /// The steps are numbered as in attestation/VERIFICATION.md. Steps 9 to 11 compare a document with the challenge that it
-/// answers, which only the client that sent it has: `cloister verify` takes them.
+/// answers, and of a policy 12.8 and 12.9 (channel and max_age) are about a connection: only the client that connects has
+/// both, and `cloister verify` checks them.
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct VerifyDocument {
@@ -25,7 +26,7 @@ pub(crate) struct VerifyDocument {
     /// Also require this policy; its root is then the trust anchor instead of AWS's
     #[arg(long, value_name = "FILE")]
     policy: Option<PathBuf>,
-    /// The time to judge the document at: its own, now, or an RFC 3339 time. A policy is always judged now
+    /// The time to judge the document at: its own if that is past, now, or an RFC 3339 time. A policy is always judged now
     #[arg(long, value_name = "document|now|RFC3339", default_value = "now")]
     at: When,
     #[command(flatten)]
@@ -41,7 +42,7 @@ Examples:
 /// The time to judge at.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum When {
-    /// That of the document.
+    /// That of the document, which is not in the future.
     Document,
     /// That of this machine.
     Now,
@@ -66,7 +67,7 @@ impl FromStr for When {
 impl From<When> for At<Archival> {
     fn from(when: When) -> Self {
         match when {
-            When::Document => Self::document(),
+            When::Document => Self::document_until(Timestamp::now()),
             When::Now => Self::instant(Timestamp::now()),
             When::Instant(time) => Self::instant(time),
         }
@@ -91,7 +92,7 @@ impl VerifyDocument {
             Some(policy) => {
                 let accepted = document.require(&policy, Timestamp::now())?;
                 output.steps(accepted.document().steps());
-                output.line(FOR_CLIENTS);
+                show_not_asked(NOT_ASKED, output);
                 output.set("release", accepted.release());
                 let verdict =
                     format!("\n{simulated}AUTHENTIC, and the policy accepts it: release {}", accepted.release());
@@ -99,7 +100,7 @@ impl VerifyDocument {
             }
             None => {
                 output.steps(document.steps());
-                output.line(FOR_CLIENTS);
+                show_not_asked(&NOT_ASKED[..1], output);
                 output.line(NO_POLICY);
             }
         }
@@ -108,8 +109,19 @@ impl VerifyDocument {
     }
 }
 
-/// Steps that are not among those told.
-const FOR_CLIENTS: &str = "  9-11    not asked: they compare with the challenge, which its sender has";
+/// What only a client can check that connects, and why: steps first, then checks of a policy.
+pub(crate) const NOT_ASKED: &[(&str, &str)] = &[
+    ("9-11", "they compare with the challenge, which its sender has"),
+    ("12.8-9", "channel and max_age are about the connection of a client"),
+];
+
+/// Says what was not checked, so that nobody takes a document for an answer.
+pub(crate) fn show_not_asked(checks: &[(&str, &str)], output: &mut Output) {
+    for (numbers, reason) in checks {
+        output.line(format!("  {numbers:<7} not asked: {reason}"));
+    }
+    output.set("not_asked", checks.iter().map(|(numbers, _)| *numbers).collect::<Value>());
+}
 
 const NO_POLICY: &str = "\n\
     AUTHENTIC and not in debug mode. NO POLICY WAS APPLIED: this says nothing about\n\
@@ -117,7 +129,8 @@ const NO_POLICY: &str = "\n\
 
 fn describe(document: &AuthenticDocument<Archival>, output: &mut Output) {
     let (module_id, region, time) = (document.module_id(), document.region(), document.timestamp().to_string());
-    output.line(format!("module id   {module_id}\nregion      {region}\ntime        {time}"));
+    let (id, place) = (foreign(module_id), foreign(region));
+    output.line(format!("module id   {id}\nregion      {place}\ntime        {time}"));
     output.set("module_id", module_id);
     output.set("region", region);
     output.set("document_time", time);

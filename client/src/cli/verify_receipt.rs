@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use super::{
     failure::Failure,
     files, load_policy,
-    output::{Detail, Output, label},
+    output::{Detail, Output, foreign, label},
     text::wrapped,
 };
 
@@ -76,7 +76,8 @@ fn show_enclave(enclave: &ArchivedEnclave, policy: &Policy, output: &mut Output)
         output.line(format!("  PCR{index}\n    {value}"));
         pcrs[format!("pcr{index}")] = value.into();
     }
-    output.line(format!("  enclave   {module_id}\n  region    {region}\n  attested  {time}\n  channel   {channel}"));
+    let (id, place) = (foreign(module_id), foreign(region));
+    output.line(format!("  enclave   {id}\n  region    {place}\n  attested  {time}\n  channel   {channel}"));
     let same = enclave.recorded_policy() == policy.digest();
     output.line(format!("  client's policy, by its own word: {}", if same { "this one" } else { "another" }));
 
@@ -95,12 +96,13 @@ fn show_receipts(enclave: &ArchivedEnclave, output: &mut Output) {
     let mut receipts: Vec<Value> = Vec::new();
     for (index, receipt) in enclave.receipts().iter().enumerate() {
         let Receipt { request, response, bundle, parameters, module_id: _, time } = receipt;
-        let models = enclave.manifest().models.iter().filter(|model| model.bundle == *bundle);
-        let models: Vec<&str> = models.map(|model| model.name.as_str()).collect();
+        let models: Vec<&str> = enclave.models(*bundle).into_iter().map(|model| model.name.as_str()).collect();
+        let names: Vec<String> = models.iter().copied().map(foreign).collect();
         output.line(format!(
-            "  receipt {index}, {time}\n  model     {}, parameters {parameters}\n    {bundle}\n  request\n    {request}\n  \
+            "  receipt {index}, {time}\n  model     {}, parameters {}\n    {bundle}\n  request\n    {request}\n  \
              response\n    {response}",
-            models.join(" = ")
+            names.join(" = "),
+            foreign(parameters)
         ));
         receipts.push(json!({
             "time": time.to_string(),

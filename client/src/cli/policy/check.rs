@@ -6,7 +6,11 @@ use clap::Args;
 use cloister_attestation::{Policy, Release, Standing, Timestamp, UnverifiedDocument};
 
 use super::{Failure, Output, files, load_policy, warn};
-use crate::cli::{failure::NOT_VERIFIED, measurements, verify_document::When};
+use crate::cli::{
+    failure::NOT_VERIFIED,
+    measurements,
+    verify_document::{NOT_ASKED, When, show_not_asked},
+};
 
 /// Say whether a policy would accept anything today, or a given build or document
 ///
@@ -17,7 +21,7 @@ use crate::cli::{failure::NOT_VERIFIED, measurements, verify_document::When};
 pub(crate) struct Check {
     /// The policy file
     file: PathBuf,
-    /// Would this attestation document be accepted?
+    /// Would this attestation document be accepted, as far as it can tell? It says nothing of its channel
     #[arg(long, value_name = "FILE", conflicts_with = "measurements")]
     document: Option<PathBuf>,
     /// Would this build be accepted? measurements.json, or what nitro-cli prints
@@ -75,6 +79,7 @@ impl Check {
             UnverifiedDocument::parse(&bytes)?.authenticate(policy.root(), self.at.into())?.require(policy, at)?;
         output.set("release", accepted.release());
         output.steps(accepted.document().steps());
+        show_not_asked(NOT_ASKED, output);
         Ok(format!("\nACCEPTED: the document is of release {}", accepted.release()))
     }
 }
