@@ -2,7 +2,7 @@
 
 use crate::{
     AuthenticDocument, Challenge, Channel, Live, Manifest, Nonce, Policy, Presentation, ReceiptPublicKey, Refusal,
-    Sha384, Statement, Step, Timestamp, VerificationError, VerifiedEnclave, document::shown, foreign::foreign,
+    Sha384, Statement, Step, Timestamp, VerificationError, VerifiedEnclave, document::shown, foreign::listed,
     step::Outcome,
 };
 
@@ -103,11 +103,7 @@ pub(crate) fn check_statement<T>(
     let manifest = Manifest::from_cbor(manifest).map_err(VerificationError::Manifest)?;
     // 11.3
     let receipt_key = ReceiptPublicKey::from_spki(&statement.receipt_key).map_err(VerificationError::ReceiptKey)?;
-    let found = format!("the same: channel {}, models {}", statement.channel.name(), named(&manifest));
+    let models = listed(manifest.models.iter().map(|model| &model.name));
+    let found = format!("the same: channel {}, models {}", statement.channel.name(), models);
     Ok(((manifest, receipt_key), found))
-}
-
-fn named(manifest: &Manifest) -> String {
-    let names: Vec<_> = manifest.models.iter().map(|model| foreign(&model.name)).collect();
-    if names.is_empty() { "none".to_owned() } else { names.join(", ") }
 }

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     FormatError, Sha384,
     cbor::{self, Format, VERSION},
-    foreign::foreign,
+    foreign::{foreign, listed},
 };
 
 const FORMAT: Format = Format { name: "manifest", limit: 64 * 1024 };
@@ -84,7 +84,7 @@ struct Wire {
 #[non_exhaustive]
 pub enum ModelError {
     /// The enclave serves no model of that name.
-    #[error("the enclave serves no model `{name}`; it serves {}", listed(served))]
+    #[error("the enclave serves no model `{}`; it serves {}", foreign(name), listed(served.iter()))]
     UnknownModel {
         /// The name asked for.
         name: String,
@@ -92,7 +92,7 @@ pub enum ModelError {
         served: Vec<String>,
     },
     /// The policy lists no model of that name.
-    #[error("the policy does not list the model `{name}`; the enclave serves {digest}")]
+    #[error("the policy does not list the model `{}`; the enclave serves {digest}", foreign(name))]
     NotInPolicy {
         /// The name asked for.
         name: String,
@@ -101,7 +101,8 @@ pub enum ModelError {
     },
     /// The enclave serves another bundle under that name.
     #[error(
-        "the enclave serves another model `{name}` than the policy accepts\n  expected {expected}\n  actual   {actual}"
+        "the enclave serves another model `{}` than the policy accepts\n  expected {expected}\n  actual   {actual}",
+        foreign(name)
     )]
     DigestMismatch {
         /// The name asked for.
@@ -111,14 +112,6 @@ pub enum ModelError {
         /// The digest of the bundle that is served.
         actual: Sha384,
     },
-}
-
-fn listed(names: &[String]) -> String {
-    if names.is_empty() {
-        "none".to_owned()
-    } else {
-        names.iter().map(|name| foreign(name)).collect::<Vec<_>>().join(", ")
-    }
 }
 
 impl ModelError {

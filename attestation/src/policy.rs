@@ -21,7 +21,7 @@ use self::text::{check_name, check_reason};
 use crate::{
     AuthenticDocument, Channel, ModelError, Root, Sha384, Timestamp, VerificationError,
     document::MAX_AGE,
-    foreign::foreign,
+    foreign::listed,
     pcrs::{MEASURED, Pcrs},
 };
 
@@ -286,13 +286,7 @@ impl Policy {
     /// What passes 12.1 to 12.7, in a line.
     pub(crate) fn summary(&self) -> String {
         let Self { expires, releases, pins, .. } = self;
-        let mut names: Vec<_> = releases.iter().map(|release| foreign(&release.name)).take(5).collect();
-        match releases.len() - names.len() {
-            0 if names.is_empty() => names.push("it has none".to_owned()),
-            0 => {}
-            more => names.push(format!("{more} more")),
-        }
-        let releases = names.join(", ");
+        let releases = listed(releases.iter().map(|release| &release.name));
         let pins = if *pins == Pins::default() { "" } else { " and its pins" };
         format!("a release of the policy ({releases}){pins}, in force until {expires}")
     }

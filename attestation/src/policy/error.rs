@@ -1,6 +1,9 @@
 //! What is wrong with a policy file.
 
-use crate::{ParseDigestError, ParseTimestampError, RootError, foreign::foreign};
+use crate::{
+    ParseDigestError, ParseTimestampError, RootError,
+    foreign::{foreign, listed},
+};
 
 /// A text is not a policy, or a change is impossible.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -125,7 +128,7 @@ pub enum PolicyError {
         reason: String,
     },
     /// A release that is not there.
-    #[error("the policy has no release `{}`; it has {}", foreign(name), listed(known))]
+    #[error("the policy has no release `{}`; it has {}", foreign(name), listed(known.iter()))]
     UnknownRelease {
         /// The name asked for.
         name: String,
@@ -182,9 +185,4 @@ impl PolicyError {
         }
         .to_owned()
     }
-}
-
-fn listed(names: &[String]) -> String {
-    let names: Vec<_> = names.iter().map(|name| format!("`{name}`")).collect();
-    if names.is_empty() { "none".to_owned() } else { names.join(", ") }
 }
