@@ -77,7 +77,7 @@ impl AttestedConnection {
         // The manifest first: a model that was accepted and is another one now has changed, whatever the policy says of it.
         match self.enclave.manifest().model(&served.name) {
             Some(now) if now != served => {
-                Err(Error::ModelChanged { name: served.name.clone(), expected: served.bundle, actual: now.bundle })
+                Err(Error::ModelChanged { expected: served.clone().into(), actual: now.clone().into() })
             }
             _ => Ok(self.enclave.model(&served.name).map(drop)?),
         }

@@ -1,6 +1,6 @@
 //! What went wrong, whose fault it is, and what to do.
 
-use cloister_attestation::{ModelError, ReceiptError, Refusal, Sha384};
+use cloister_attestation::{ManifestModel, ModelError, ReceiptError, Refusal, Sha384};
 use cloister_inference::{DecryptError, DescriptionError, EncryptError};
 use cloister_wire::error::ErrorCode;
 
@@ -44,14 +44,12 @@ pub enum Error {
     #[error(transparent)]
     Description(#[from] DescriptionError),
     /// After a new attestation the model is another one.
-    #[error("model {name:?} changed while it was in use: its bundle was {expected}, now it is {actual}")]
+    #[error("model {:?} changed while it was in use: {}", expected.name, change(expected, actual))]
     ModelChanged {
-        /// The model.
-        name: String,
-        /// The bundle that was verified before.
-        expected: Sha384,
-        /// The bundle that is served now.
-        actual: Sha384,
+        /// What was verified before.
+        expected: Box<ManifestModel>,
+        /// What is served now.
+        actual: Box<ManifestModel>,
     },
     /// The rows cannot be encrypted for this model. Nothing was sent.
     #[error(transparent)]
@@ -79,6 +77,18 @@ pub enum Error {
     /// An earlier answer under this secret key was wrong, so the key is not used again.
     #[error("an earlier answer was not honest: this session's secret key is not used again")]
     SessionSpent,
+}
+
+/// What differs first between two models of one name.
+fn change(expected: &ManifestModel, actual: &ManifestModel) -> String {
+    let ManifestModel { name: _, bundle, version, description } = expected;
+    if *bundle != actual.bundle {
+        format!("its bundle was {bundle}, now it is {}", actual.bundle)
+    } else if *description != actual.description {
+        format!("its description was {description}, now it is {}", actual.description)
+    } else {
+        format!("its version was {version:?}, now it is {:?}", actual.version)
+    }
 }
 
 impl Error {
