@@ -58,7 +58,7 @@ region = "eu-west-1"
 }
 
 /// The code, and the change for which it is given.
-const REFUSED: [(&str, &str, &str); 17] = [
+const REFUSED: [(&str, &str, &str); 20] = [
     ("newer_version", "version = 1", "version = 2\nnew = 1"),
     ("bad_policy-no-version", "version = 1", ""),
     ("bad_policy-unknown-key", "region =", "regoin ="),
@@ -72,6 +72,9 @@ const REFUSED: [(&str, &str, &str); 17] = [
     ("policy_pcr-escape", "pcr1 = \"b", "pcr1 = \"\\u001b"),
     ("policy_unprintable-model", "name = \"iris\"", "name = \"\\u001b\""),
     ("policy_max_age-escape", "90s", "\\u001bs"),
+    ("policy_max_age-sign", "90s", "+90s"),
+    ("bad_policy-channel-table", "\"optional\"", "{ optional = {} }"),
+    ("bad_policy-time-table", "2027-02-01T00:00:00Z", r#"{ "$__toml_private_datetime" = "2027-02-01T00:00:00Z" }"#),
     ("policy_digest", "sha384:", "sha256:"),
     ("policy_duplicate", "1.1.0", "1.2.0"),
     ("policy_empty_name-release", "name = \"1.1.0\"", "name = \"\""),
