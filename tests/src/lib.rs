@@ -4,6 +4,7 @@
 //! build        shipped programs, built one package at a time as they are shipped
 //! process      programs that run while a value lives
 //! world        a simulated enclave behind a proxy, both separate processes
+//! cli          the command line, run as a person runs it
 //! iris         the Iris data, its model and what scikit-learn says of it
 //! hostile      evaluators, parents and TLS servers that cheat
 //! clock        a clock that a test turns by hand
@@ -11,6 +12,7 @@
 //! ```
 
 pub mod build;
+pub mod cli;
 pub mod clock;
 pub mod hostile;
 pub mod iris;

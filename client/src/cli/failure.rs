@@ -49,12 +49,12 @@ impl Failure {
             INTERNAL,
             "internal",
             error.to_string(),
-            "this is a defect of Cloister or of this machine: please report it",
+            "This is a defect of Cloister or of this machine: please report it.",
         )
     }
 
     pub(crate) fn usage(message: impl Into<String>) -> Self {
-        Self::new(USAGE, "usage", message, "see cloister --help")
+        Self::new(USAGE, "usage", message, "See `cloister --help`.")
     }
 
     pub(crate) fn no_policy() -> Self {
@@ -62,13 +62,13 @@ impl Failure {
             USAGE,
             "no_policy",
             "no policy was given, and without one no evaluator is accepted",
-            "give --policy FILE with the policy that comes with the release (in simulation: DIR/policy.toml of the \
-             simulated enclave's --authority DIR), or make one with: cloister policy new",
+            "Give --policy FILE with the policy that comes with the release (in simulation: DIR/policy.toml of the \
+             simulated enclave's --authority DIR), or make one: `cloister policy new`.",
         )
     }
 
     pub(crate) fn file(path: &Path, error: &io::Error) -> Self {
-        Self::bad_input("file", format!("{}: {error}", path.display()), "check the path and its permissions")
+        Self::bad_input("file", format!("{}: {error}", path.display()), "Check the path and its permissions.")
     }
 
     pub(crate) fn policy(path: &Path, error: &PolicyError) -> Self {

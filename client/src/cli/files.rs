@@ -20,7 +20,7 @@ pub(crate) fn read(path: &Path) -> Result<Vec<u8>, Failure> {
         return Err(Failure::bad_input(
             "file_too_large",
             format!("{} has more than {} MiB", path.display(), MAX_FILE >> 20),
-            "check that it is the file you meant",
+            "Check that it is the file you meant.",
         ));
     }
     Ok(bytes)

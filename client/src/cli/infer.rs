@@ -204,7 +204,7 @@ fn locate(error: &EncryptError, table: &Table) -> Failure {
                 short(*low),
                 short(*high)
             ),
-            "check the value and its unit, pass --clip to move it to the edge, or ask for a model with a wider range",
+            "Check the value and its unit, pass --clip to move it to the edge, or ask for a model with a wider range.",
         ),
         _ => Failure::bad_input(error.code(), error.to_string(), error.remedy()),
     }

@@ -204,16 +204,17 @@ impl MeasurementsError {
     fn remedy(&self) -> &'static str {
         match self {
             Self::DebugMode { .. } | Self::ZeroPcr { .. } => {
-                "take the measurements of the image, not of an enclave in debug mode: the publisher's measurements.json, or \
-                 nitro-cli describe-eif --eif-path FILE"
+                "Take the measurements of the image, not of an enclave in debug mode: the publisher's measurements.json, or \
+                 what `nitro-cli describe-eif --eif-path FILE` prints."
             }
-            Self::BadChecksum => "get the image again, or build it again",
+            Self::BadChecksum => "Get the image again, or build it again.",
             Self::NoEnclave | Self::DifferentEnclaves => {
-                "take the measurements of one image: the publisher's measurements.json, or nitro-cli describe-eif --eif-path FILE"
+                "Take the measurements of one image: the publisher's measurements.json, or what `nitro-cli describe-eif \
+                 --eif-path FILE` prints."
             }
             _ => {
-                "give measurements.json of the release, or what nitro-cli build-enclave, describe-eif or describe-enclaves \
-                 prints: {\"Measurements\": {\"HashAlgorithm\": \"Sha384 { ... }\", \"PCR0\": \"…\", \"PCR1\": \"…\", \"PCR2\": \"…\"}}"
+                "Give measurements.json of the release, or what nitro-cli build-enclave, describe-eif or describe-enclaves \
+                 prints. It has the form {\"Measurements\": {\"HashAlgorithm\": \"Sha384 { ... }\", \"PCR0\": \"…\", \"PCR1\": \"…\", \"PCR2\": \"…\"}}."
             }
         }
     }

@@ -56,6 +56,18 @@ enum Command {
     Policy(policy::Policy),
 }
 
+impl Command {
+    /// Whether its outcome says `verified`.
+    fn verifies(&self) -> bool {
+        match self {
+            Self::Verify(_) | Self::Models(_) | Self::Infer(_) | Self::VerifyDocument(_) | Self::VerifyReceipt(_) => {
+                true
+            }
+            Self::Model(_) | Self::Policy(_) => false,
+        }
+    }
+}
+
 /// An evaluator, and what it must prove.
 #[derive(Debug, Args)]
 struct Evaluator {
@@ -67,10 +79,9 @@ struct Evaluator {
 }
 
 impl Evaluator {
-    /// Connects and verifies, and says what was verified: a failure leaves `verified` false.
+    /// Connects and verifies, and says what was verified. A failure leaves `verified` false.
     async fn connect(&self, output: &mut Output) -> Result<AttestedConnection, Failure> {
         let policy = load_policy(self.policy.as_ref().ok_or_else(Failure::no_policy)?)?;
-        output.set("verified", false);
         let connection = AttestedConnection::open(&self.endpoint, policy).await?;
         let enclave = connection.enclave();
         output.simulated(enclave.simulated());
@@ -109,6 +120,10 @@ pub(crate) fn run() -> ExitCode {
 }
 
 async fn dispatch(command: Command, output: &mut Output) -> Result<(), Failure> {
+    // Before anything can fail.
+    if command.verifies() {
+        output.set("verified", false);
+    }
     match command {
         Command::Verify(command) => command.run(output).await,
         Command::Models(command) => command.run(output).await,

@@ -1,7 +1,7 @@
 //! `cloister models`
 
 use clap::Args;
-use cloister_attestation::{ManifestModel, VerifiedEnclave};
+use cloister_attestation::{ManifestModel, ModelError, VerifiedEnclave};
 use serde_json::{Value, json};
 
 use super::{
@@ -35,10 +35,15 @@ impl Models {
 pub(crate) fn show(enclave: &VerifiedEnclave, output: &mut Output) {
     let mut models: Vec<Value> = Vec::new();
     for ManifestModel { name, version, bundle, description: _ } in &enclave.manifest().models {
-        let accepted = enclave.model(name).is_ok();
-        let verdict = if accepted { "accepted by the policy" } else { "NOT in the policy" };
+        let judged = enclave.model(name);
+        let verdict = match judged {
+            Ok(_) => "accepted by the policy",
+            Err(ModelError::DigestMismatch { .. }) => "NOT ACCEPTED: the policy has another digest under this name",
+            Err(_) => "NOT ACCEPTED: not in the policy",
+        };
         output.line(format!("model {} {}: {verdict}\n  {bundle}", foreign(name), foreign(version)));
-        models.push(json!({"name": name, "version": version, "digest": bundle.to_string(), "accepted": accepted}));
+        models
+            .push(json!({"name": name, "version": version, "digest": bundle.to_string(), "accepted": judged.is_ok()}));
     }
     output.set("models", models);
 }

@@ -76,10 +76,10 @@ impl Output {
         self.verbose
     }
 
-    /// Verification steps that passed.
+    /// Verification steps that passed, after those that were told before.
     pub(crate) fn steps(&mut self, steps: &[StepReport]) {
         self.line(told(steps, self.verbose));
-        self.steps = steps.iter().map(passed).collect();
+        self.steps.extend(steps.iter().map(passed));
     }
 
     /// Prints the outcome and gives the exit code.
@@ -113,7 +113,8 @@ impl Output {
             }));
         }
         if self.json {
-            if *exit == NOT_VERIFIED {
+            // What was verified first may be refused later; who only judges a policy verifies nothing.
+            if *exit == NOT_VERIFIED && self.object.contains_key("verified") {
                 self.set("verified", false);
             }
             self.set("error", json!({"code": code, "message": message, "remedy": remedy}));
@@ -168,9 +169,9 @@ fn explained(failure: &Failure, verbose: bool) -> String {
     lines.join("\n")
 }
 
-/// `SIMULATED: ` in front of what would otherwise read as the real thing.
+/// Stands in front of what would otherwise read as the real thing.
 pub(crate) fn label(simulated: bool) -> &'static str {
-    if simulated { "SIMULATED, which proves nothing about hardware: " } else { "" }
+    if simulated { "SIMULATED (proves nothing about hardware), " } else { "" }
 }
 
 /// A number as a person writes it: at most six decimals, without the digits that only binary has.

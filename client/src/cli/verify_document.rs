@@ -3,7 +3,9 @@
 use std::{path::PathBuf, str::FromStr};
 
 use clap::Args;
-use cloister_attestation::{Archival, At, AuthenticDocument, Pcrs, Root, Timestamp, UnverifiedDocument};
+use cloister_attestation::{
+    Archival, At, AuthenticDocument, Pcrs, Root, Step, StepReport, Timestamp, UnverifiedDocument,
+};
 use serde_json::{Value, json};
 
 use super::{
@@ -79,7 +81,6 @@ impl VerifyDocument {
         output.detail(self.detail);
         let policy = self.policy.as_ref().map(load_policy).transpose()?;
         let bytes = files::read(&self.file)?;
-        output.set("verified", false);
         output.set("policy", if policy.is_some() { "applied" } else { "none" });
 
         let aws = Root::aws_nitro_g1();
@@ -91,16 +92,14 @@ impl VerifyDocument {
         match policy {
             Some(policy) => {
                 let accepted = document.require(&policy, Timestamp::now())?;
-                output.steps(accepted.document().steps());
-                show_not_asked(NOT_ASKED, output);
+                show_steps(accepted.document().steps(), output);
                 output.set("release", accepted.release());
                 let verdict =
                     format!("\n{simulated}AUTHENTIC, and the policy accepts it: release {}", accepted.release());
                 output.line(wrapped("", &verdict));
             }
             None => {
-                output.steps(document.steps());
-                show_not_asked(&NOT_ASKED[..1], output);
+                show_steps(document.steps(), output);
                 output.line(NO_POLICY);
             }
         }
@@ -109,19 +108,25 @@ impl VerifyDocument {
     }
 }
 
-/// What only a client can check that connects, and why: steps first, then checks of a policy.
-pub(crate) const NOT_ASKED: &[(&str, &str)] = &[
+/// The steps of a document alone, and in their place those that were not asked, so that nobody takes it for an answer.
+pub(crate) fn show_steps(steps: &[StepReport], output: &mut Output) {
+    let (before, policy) = steps.split_at(steps.partition_point(|report| report.step < Step::Nonce));
+    let mut not_asked = Vec::new();
+    for (passed, (numbers, reason)) in
+        [before, policy].into_iter().zip(NOT_ASKED).filter(|(passed, _)| !passed.is_empty())
+    {
+        output.steps(passed);
+        output.line(format!("  {numbers:<7} not asked: {reason}"));
+        not_asked.push(numbers);
+    }
+    output.set("not_asked", not_asked);
+}
+
+/// What only a client can check that connects, and why.
+const NOT_ASKED: [(&str, &str); 2] = [
     ("9-11", "they compare with the challenge, which its sender has"),
     ("12.8-9", "channel and max_age are about the connection of a client"),
 ];
-
-/// Says what was not checked, so that nobody takes a document for an answer.
-pub(crate) fn show_not_asked(checks: &[(&str, &str)], output: &mut Output) {
-    for (numbers, reason) in checks {
-        output.line(format!("  {numbers:<7} not asked: {reason}"));
-    }
-    output.set("not_asked", checks.iter().map(|(numbers, _)| *numbers).collect::<Value>());
-}
 
 const NO_POLICY: &str = "\n\
     AUTHENTIC and not in debug mode. NO POLICY WAS APPLIED: this says nothing about\n\

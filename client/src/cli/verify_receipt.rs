@@ -40,7 +40,6 @@ impl VerifyReceipt {
         output.detail(self.detail);
         let policy = load_policy(self.policy.as_ref().ok_or_else(Failure::no_policy)?)?;
         let bytes = files::read(&self.evidence)?;
-        output.set("verified", false);
         let evidence = Evidence::from_cbor(&bytes)?;
         let enclave = evidence.verify(&policy, Timestamp::now())?;
 

@@ -2,21 +2,21 @@
 
 use std::path::PathBuf;
 
-use clap::Args;
+use clap::{ArgGroup, Args};
 use cloister_attestation::{PolicyModel, Release, Sha384, Timestamp};
 use cloister_inference::Bundle;
 
-use super::{Failure, Output, change, files, rfc3339, show};
+use super::{Failure, Output, change, files, rfc3339, show, warn};
 use crate::cli::measurements;
 
 /// Accept a release, a model, or both
 #[derive(Debug, Args)]
-#[command(after_help = EXAMPLES)]
+#[command(after_help = EXAMPLES, group(ArgGroup::new("accepted").required(true).multiple(true)))]
 pub(crate) struct Add {
     /// The policy file to change
     file: PathBuf,
     /// measurements.json of a release, or what nitro-cli build-enclave, describe-eif or describe-enclaves prints
-    #[arg(long, value_name = "FILE", requires = "name", required_unless_present = "model")]
+    #[arg(long, value_name = "FILE", group = "accepted", requires = "name")]
     measurements: Option<PathBuf>,
     /// Name of the release
     #[arg(long, value_name = "RELEASE", requires = "measurements")]
@@ -25,7 +25,7 @@ pub(crate) struct Add {
     #[arg(long, value_name = "RFC3339", value_parser = rfc3339, requires = "measurements")]
     not_after: Option<Timestamp>,
     /// A bundle whose digest to accept, under the bundle's own name
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", group = "accepted")]
     model: Option<PathBuf>,
 }
 
@@ -46,6 +46,7 @@ impl Add {
         };
         let (policy, _) = change(&self.file, add, output)?;
         show::show(&policy, output);
+        warn(&policy, Timestamp::now(), output);
         Ok(())
     }
 

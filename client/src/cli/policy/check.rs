@@ -3,13 +3,14 @@
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use cloister_attestation::{Policy, Release, Standing, Timestamp, UnverifiedDocument};
+use cloister_attestation::{Policy, PolicyWarning, Release, Standing, Timestamp, UnverifiedDocument};
 
 use super::{Failure, Output, files, load_policy, warn};
 use crate::cli::{
     failure::NOT_VERIFIED,
     measurements,
-    verify_document::{NOT_ASKED, When, show_not_asked},
+    output::label,
+    verify_document::{When, show_steps},
 };
 
 /// Say whether a policy would accept anything today, or a given build or document
@@ -52,7 +53,7 @@ impl Check {
             When::Document | When::Now => Timestamp::now(),
         };
         let policy = load_policy(&self.file)?;
-        output.simulated(policy.root().is_simulated());
+        output.set("simulated", policy.root().is_simulated());
         output.set("at", at.to_string());
         output.set("expires", policy.expires().to_string());
         output.set("accepted", false);
@@ -75,18 +76,20 @@ impl Check {
         output: &mut Output,
     ) -> Result<String, Failure> {
         let bytes = files::read(document)?;
-        let accepted =
-            UnverifiedDocument::parse(&bytes)?.authenticate(policy.root(), self.at.into())?.require(policy, at)?;
+        let document = UnverifiedDocument::parse(&bytes)?.authenticate(policy.root(), self.at.into())?;
+        output.simulated(document.simulated());
+        let simulated = label(document.simulated());
+        let accepted = document.require(policy, at)?;
         output.set("release", accepted.release());
-        output.steps(accepted.document().steps());
-        show_not_asked(NOT_ASKED, output);
-        Ok(format!("\nACCEPTED: the document is of release {}", accepted.release()))
+        show_steps(accepted.document().steps(), output);
+        Ok(format!("\n{simulated}ACCEPTED: the document is of release {}", accepted.release()))
     }
 }
 
 /// As which release a build would be accepted.
 fn check_build(policy: &Policy, path: &Path, at: Timestamp, output: &mut Output) -> Result<String, Failure> {
     let release = policy.release_measured(&measurements::read(path)?, at)?;
+    check_pins(policy, at)?;
     output.set("release", release.name.as_str());
     Ok(format!("ACCEPTED: the build is release {}", release.name))
 }
@@ -97,10 +100,23 @@ fn check_force(policy: &Policy, at: Timestamp, output: &mut Output) -> Result<St
     if open.is_empty() {
         return Err(no_open_release(policy, at));
     }
+    check_pins(policy, at)?;
     let names: Vec<&str> = open.iter().map(|release| release.name.as_str()).collect();
     let told = format!("IN FORCE until {}: accepts {}", policy.expires(), names.join(", "));
     output.set("releases", names);
     Ok(told)
+}
+
+/// Requires that the pins do not keep every enclave out. A document meets them itself.
+fn check_pins(policy: &Policy, at: Timestamp) -> Result<(), Failure> {
+    let fits_nothing = |warning: &PolicyWarning| matches!(warning, PolicyWarning::PinFitsNothing { .. });
+    let Some(pin) = policy.warnings(at).into_iter().find(fits_nothing) else { return Ok(()) };
+    Err(Failure::new(
+        NOT_VERIFIED,
+        pin.code(),
+        pin.to_string(),
+        "Correct the pin with `cloister policy pin`, or remove it from the [pin] table of the file.",
+    ))
 }
 
 fn no_open_release(policy: &Policy, at: Timestamp) -> Failure {

@@ -38,7 +38,7 @@ impl New {
                 ErrorKind::AlreadyExists => Failure::bad_input(
                     "file",
                     format!("{} exists, and is not overwritten", self.file.display()),
-                    "choose another name, or change it with: cloister policy add",
+                    "Choose another name, or change the policy that is there: `cloister policy add`.",
                 ),
                 _ => Failure::file(&self.file, &error),
             },

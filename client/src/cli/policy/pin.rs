@@ -3,9 +3,9 @@
 use std::path::PathBuf;
 
 use clap::Args;
-use cloister_attestation::Pins;
+use cloister_attestation::{Pins, Timestamp};
 
-use super::{Failure, Output, change, show};
+use super::{Failure, Output, change, show, warn};
 
 /// Accept only enclaves that run in a given place, by whomever may start them there
 ///
@@ -24,10 +24,10 @@ pub(crate) struct Pin {
 #[group(required = true, multiple = true)]
 struct Place {
     /// The IAM role of the parent instance, by its ARN: PCR3
-    #[arg(long, value_name = "ARN", conflicts_with = "pcr3")]
+    #[arg(long, value_name = "ARN", value_parser = role, conflicts_with = "pcr3")]
     role: Option<String>,
     /// The parent instance, by its id i-…: PCR4
-    #[arg(long, value_name = "ID", conflicts_with = "pcr4")]
+    #[arg(long, value_name = "ID", value_parser = instance, conflicts_with = "pcr4")]
     instance_id: Option<String>,
     /// PCR3, the IAM role of the parent instance
     #[arg(long, value_name = "HEX", value_parser = pcr)]
@@ -68,11 +68,86 @@ impl Pin {
         };
         let (policy, _) = change(file, pin, output)?;
         show::show(&policy, output);
+        warn(&policy, Timestamp::now(), output);
         Ok(())
     }
+}
+
+/// The ARN of a role. Of a typing error there would be a PCR3 too, which nobody recognises and no enclave has.
+fn role(arn: &str) -> Result<String, String> {
+    match is_role(arn) {
+        true => Ok(arn.to_owned()),
+        false => Err("a role is its whole ARN, arn:aws:iam::123456789012:role/NAME".to_owned()),
+    }
+}
+
+/// `arn:PARTITION:iam::ACCOUNT:role/NAME`; a path may stand before the name.
+fn is_role(arn: &str) -> bool {
+    let rest = arn.strip_prefix("arn:").unwrap_or_default();
+    let (partition, rest) = rest.split_once(":iam::").unwrap_or_default();
+    let (account, name) = rest.split_once(":role/").unwrap_or_default();
+    let of = |text: &str, kind: fn(&u8) -> bool| !text.is_empty() && text.as_bytes().iter().all(kind);
+    of(partition, |byte| matches!(byte, b'a'..=b'z' | b'-'))
+        && of(account, u8::is_ascii_digit)
+        && account.len() == 12
+        && of(name, u8::is_ascii_graphic)
+}
+
+/// The id of an instance, and for the same reason nothing else.
+fn instance(id: &str) -> Result<String, String> {
+    match is_instance(id) {
+        true => Ok(id.to_owned()),
+        false => Err("an instance id is such as i-0827e799ec9232d44".to_owned()),
+    }
+}
+
+/// `i-` and 17 digits, or 8 as older ones have.
+fn is_instance(id: &str) -> bool {
+    let is_digit = |byte: u8| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
+    id.strip_prefix("i-").is_some_and(|digits| matches!(digits.len(), 8 | 17) && digits.bytes().all(is_digit))
 }
 
 fn pcr(text: &str) -> Result<[u8; 48], String> {
     let mut pcr = [0; 48];
     hex::decode_to_slice(text, &mut pcr).map(|()| pcr).map_err(|_| "a PCR is 96 hexadecimal digits".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_role_is_a_whole_arn() {
+        for arn in [
+            "arn:aws:iam::123456789012:role/Webserver",
+            "arn:aws-us-gov:iam::123456789012:role/service-role/a+b=c,d.e@f-g_h",
+        ] {
+            assert_eq!(role(arn), Ok(arn.to_owned()));
+        }
+        for typo in [
+            "",
+            "Webserver",
+            "arn:aws:iam::123456789012:role/",
+            "arn:aws:iam::123456789012:role/Web server",
+            "arn:aws:iam::12345678901:role/Webserver",
+            "arn:aws:iam::12345678901x:role/Webserver",
+            "arn::iam::123456789012:role/Webserver",
+            "ARN:aws:iam::123456789012:role/Webserver",
+            " arn:aws:iam::123456789012:role/Webserver",
+            "arn:aws:iam::123456789012:instance-profile/Webserver",
+            "arn:aws:sts::123456789012:assumed-role/Webserver/i-0827e799ec9232d44",
+        ] {
+            assert!(role(typo).unwrap_err().contains("whole ARN"), "{typo}");
+        }
+    }
+
+    #[test]
+    fn an_instance_id_has_8_or_17_digits() {
+        for id in ["i-0827e799ec9232d44", "i-0827e799"] {
+            assert_eq!(instance(id), Ok(id.to_owned()));
+        }
+        for typo in ["", "banana", "i-", "0827e799ec9232d44", "i-0827e799ec9232d4", "i-0827E799", "i-0827e79g"] {
+            assert!(instance(typo).unwrap_err().contains("i-0827e799ec9232d44"), "{typo}");
+        }
+    }
 }

@@ -1,12 +1,12 @@
 //! `cloister policy show`
 
-use std::path::PathBuf;
+use std::{path::PathBuf, time::Duration};
 
 use clap::Args;
 use cloister_attestation::{ChannelRule, Pins, Policy, PolicyModel, Release, Standing, Timestamp};
 use serde_json::{Value, json};
 
-use super::{Failure, Output, load_policy};
+use super::{Failure, Output, load_policy, warn};
 
 /// Show what a policy accepts: each release OPEN, ENDED or REVOKED
 #[derive(Debug, Args)]
@@ -23,7 +23,9 @@ Examples:
 
 impl Show {
     pub(super) fn run(&self, output: &mut Output) -> Result<(), Failure> {
-        show(&load_policy(&self.file)?, output);
+        let policy = load_policy(&self.file)?;
+        show(&policy, output);
+        warn(&policy, Timestamp::now(), output);
         Ok(())
     }
 }
@@ -31,7 +33,7 @@ impl Show {
 /// Everything that a policy says, and how it stands now.
 pub(super) fn show(policy: &Policy, output: &mut Output) {
     let now = Timestamp::now();
-    output.simulated(policy.root().is_simulated());
+    output.set("simulated", policy.root().is_simulated());
     show_force(policy, now, output);
     show_conditions(policy, output);
     show_releases(policy, now, output);
@@ -66,7 +68,7 @@ fn show_conditions(policy: &Policy, output: &mut Output) {
     let Pins { pcr3, pcr4, pcr8, module_id, region } = policy.pins();
     output.set("channel", channel);
     output.set("max_age_s", policy.max_age().as_secs());
-    output.line(format!("channel {channel}, documents at most {} s old", policy.max_age().as_secs()));
+    output.line(format!("channel {channel}, documents at most {} old", spoken(policy.max_age())));
     let pins = [
         ("pcr3", pcr3.map(hex::encode)),
         ("pcr4", pcr4.map(hex::encode)),
@@ -81,6 +83,14 @@ fn show_conditions(policy: &Policy, output: &mut Output) {
         object.insert(name.to_owned(), value.into());
     }
     output.set("pins", object);
+}
+
+/// In minutes, if they are whole.
+fn spoken(age: Duration) -> String {
+    match age.as_secs() {
+        seconds if seconds % 60 == 0 => format!("{} min", seconds / 60),
+        seconds => format!("{seconds} s"),
+    }
 }
 
 fn show_releases(policy: &Policy, now: Timestamp, output: &mut Output) {
@@ -103,4 +113,16 @@ fn show_releases(policy: &Policy, now: Timestamp, output: &mut Output) {
         output.line("no release: this policy accepts no enclave");
     }
     output.set("releases", releases);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_age_is_told_in_minutes_when_they_are_whole() {
+        for (seconds, told) in [(300, "5 min"), (60, "1 min"), (90, "90 s"), (59, "59 s")] {
+            assert_eq!(spoken(Duration::from_secs(seconds)), told);
+        }
+    }
 }
