@@ -115,34 +115,35 @@ impl Error {
     pub fn remedy(&self) -> String {
         match self {
             Self::Unreachable { .. } => {
-                "check the address, that the proxy and the enclave are running, and that no firewall is between".into()
+                "Check the address, that the proxy and the enclave are running, and that no firewall is between.".into()
             }
             Self::ConnectionLost { .. } => {
-                "connect again; if it happens again, ask the operator for the service's log".into()
+                "Connect again; if it happens again, ask the operator for the service's log.".into()
             }
             Self::NotVerified(refusal) => refusal.remedy(),
             Self::Model(error) => error.remedy(),
             Self::DescriptionMismatch { .. } => {
-                "whoever relays this connection alters it: use another way to the service, and tell its operator".into()
+                "Whoever relays this connection alters it: use another way to the service, and tell its operator."
+                    .into()
             }
             Self::Description(error) => error.remedy(),
             Self::ModelChanged { .. } => {
-                "connect again; if the change is expected, add the new digest to the policy".into()
+                "Connect again; if the change is expected, add the new digest to the policy.".into()
             }
             Self::Encrypt(error) => error.remedy(),
             Self::Refused { code, .. } => match code {
-                ErrorCode::Busy => "try again in a few seconds".into(),
-                ErrorCode::Internal => "ask the operator for the service's log".into(),
-                _ => "check that client and service are of the same release".into(),
+                ErrorCode::Busy => "Try again in a few seconds.".into(),
+                ErrorCode::Internal => "Ask the operator for the service's log.".into(),
+                _ => "Check that client and service are of the same release.".into(),
             },
             Self::BadAnswer { .. } => {
-                "check that the address is a Cloister service and that client and service are of the same release"
+                "Check that the address is a Cloister service and that client and service are of the same release."
                     .into()
             }
             Self::Receipt(error) => error.remedy(),
             Self::Decrypt(error) => error.remedy(),
             Self::SessionSpent => {
-                "connect again, which makes a new key; keep the evidence of the dishonest answer".into()
+                "Connect again, which makes a new key; keep the evidence of the dishonest answer.".into()
             }
         }
     }

@@ -195,17 +195,17 @@ impl TableError {
     pub fn remedy(&self) -> String {
         match self {
             Self::Csv(_) => {
-                "give a UTF-8 file with a header, cells separated by commas, and as many of them in every line".into()
+                "Give a UTF-8 file with a header, cells separated by commas, and as many of them in every line.".into()
             }
-            Self::Empty => "give a header line with the column names, and at least one row".into(),
-            Self::DuplicateColumn { .. } => "rename or remove one of the two".into(),
+            Self::Empty => "Give a header line with the column names, and at least one row.".into(),
+            Self::DuplicateColumn { .. } => "Rename or remove one of the two.".into(),
             Self::Columns { .. } => {
-                "name the columns in the header line as the model does; their order does not matter".into()
+                "Name the columns in the header line as the model does; their order does not matter.".into()
             }
-            Self::NoColumn { .. } => "name one of the columns that are there".into(),
-            Self::NoHeader { .. } => "put a line with the names of the columns in front".into(),
-            Self::MissingCell { .. } => "fill the cell or remove the row: a missing value has no encryption".into(),
-            Self::NotANumber { .. } | Self::NotFinite { .. } => "write a finite decimal number".into(),
+            Self::NoColumn { .. } => "Name one of the columns that are there.".into(),
+            Self::NoHeader { .. } => "Put a line with the names of the columns in front.".into(),
+            Self::MissingCell { .. } => "Fill the cell or remove the row: a missing value has no encryption.".into(),
+            Self::NotANumber { .. } | Self::NotFinite { .. } => "Write a finite decimal number.".into(),
         }
     }
 }
