@@ -4,7 +4,7 @@
 //! door in `chain`, checks signatures and validity; it does not check key usage, and it knows nothing of these names.
 
 mod error;
-mod names;
+pub(crate) mod names;
 
 use std::{fmt, time::Duration};
 

@@ -134,19 +134,19 @@ impl UnverifiedDocument {
     ) -> Result<AuthenticDocument<T>, Refusal> {
         let Self { bytes, sign1, payload, mut journal } = self;
         let known = cache.find(root, &payload);
-        let again = if known.is_some() { ", as verified before" } else { "" };
+        let again = known.is_some();
 
         // 4. Certificates
         let expected = format!("{}, then four certificates of the Nitro profile, for this enclave", described(root));
-        let named = read_certificates(&payload, root, known.as_ref(), again);
+        let read = || Certificates::read(&payload, root).map(Arc::new);
+        let named = known.map_or_else(read, Ok).and_then(|certificates| check_names(&payload, certificates, again));
         let (certificates, region) = journal.note(Step::Certificates, expected, named)?;
 
         // 5. Chain, at the document's own time; step 7 ties that time to the clock
         let expected =
             format!("ECDSA P-384 signatures up to the root, all certificates valid at {}", payload.timestamp);
-        let path = check_chain(&payload, root, &certificates, known.as_ref(), again);
-        journal.note(Step::Chain, expected, path)?;
-        if known.is_none() {
+        journal.note(Step::Chain, expected, check_chain(&payload, root, &certificates, again))?;
+        if !again {
             cache.insert(root, &payload, &certificates);
         }
 
@@ -187,33 +187,27 @@ fn read_payload(sign1: &Sign1) -> Outcome<Payload> {
     Ok((payload, found))
 }
 
-fn read_certificates(
+fn check_names(
     payload: &Payload,
-    root: &Root,
-    known: Option<&Arc<Certificates>>,
-    again: &str,
+    certificates: Arc<Certificates>,
+    again: bool,
 ) -> Outcome<(Arc<Certificates>, String)> {
-    let certificates = match known {
-        Some(known) => known.clone(),
-        None => Arc::new(Certificates::read(payload, root)?),
-    };
     let region = certificates.check_names(payload)?;
-    let found = format!("leaf {}, region {region}{again}", foreign(&certificates.leaf_name));
+    let found = format!("leaf {}, region {region}{}", foreign(&certificates.leaf_name), source(again));
     Ok(((certificates, region), found))
 }
 
-fn check_chain(
-    payload: &Payload,
-    root: &Root,
-    certificates: &Certificates,
-    known: Option<&Arc<Certificates>>,
-    again: &str,
-) -> Outcome<()> {
+fn check_chain(payload: &Payload, root: &Root, certificates: &Certificates, again: bool) -> Outcome<()> {
     let (not_before, not_after) = certificates.check_validity(payload.timestamp)?;
-    if known.is_none() {
+    if !again {
         chain::verify(payload, root)?;
     }
-    Ok(((), format!("valid from {not_before} to {not_after}{again}")))
+    Ok(((), format!("valid from {not_before} to {not_after}{}", source(again))))
+}
+
+/// Where a result about certificates is from.
+fn source(again: bool) -> &'static str {
+    if again { ", as verified before" } else { "" }
 }
 
 fn check_signature(sign1: &Sign1, key: &[u8]) -> Outcome<()> {
@@ -344,7 +338,7 @@ impl AuthenticDocument<Archival> {
     ///
     /// This does not say that the document answers anybody: steps 9 to 11 need a challenge, or [`Evidence`](crate::Evidence).
     pub fn require(mut self, policy: &Policy, now: Timestamp) -> Result<ArchivedDocument, Refusal> {
-        let accepted = policy.release_of(&self, now).map(|release| (release.name.clone(), release.to_string()));
+        let accepted = policy.release_of(&self, now);
         let release = self.journal.note(Step::Policy, policy.summary(), accepted)?;
         Ok(ArchivedDocument { document: self, release })
     }

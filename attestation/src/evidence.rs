@@ -172,10 +172,8 @@ impl ArchivedEnclave {
         let (manifest, receipt_key) = document.journal.note(Step::Statement, expected, vouched)?;
 
         // 12. Policy
-        let accepted = policy.release_of(&document, now).and_then(|release| {
-            policy.check_channel(&statement.channel)?;
-            Ok((release.name.clone(), release.to_string()))
-        });
+        let accepted = policy.release_of(&document, now);
+        let accepted = accepted.and_then(|accepted| policy.check_channel(&statement.channel).map(|()| accepted));
         let release = document.journal.note(Step::Policy, policy.summary_of_connection(), accepted)?;
         let (receipts, accepted) = (Vec::new(), policy.accepted_models().clone());
         let recorded_policy = *recorded_policy;

@@ -55,10 +55,10 @@ impl FreshDocument {
     }
 
     fn accepted(&self, policy: &Policy, now: Timestamp) -> Outcome<String> {
-        let release = policy.release_of(&self.document, now)?;
+        let accepted = policy.release_of(&self.document, now)?;
         policy.check_channel(&self.statement.channel)?;
         policy.check_age(self.document.timestamp(), now)?;
-        Ok((release.name.clone(), release.to_string()))
+        Ok(accepted)
     }
 }
 

@@ -23,6 +23,7 @@ use crate::{
     document::MAX_AGE,
     foreign::listed,
     pcrs::{MEASURED, Pcrs},
+    step::Outcome,
 };
 
 /// What is accepted, and until when.
@@ -223,12 +224,8 @@ impl Policy {
         &self.models
     }
 
-    /// The release that `document` is of: expiry now, end of the release at the document's time, revocation always.
-    pub(crate) fn release_of<T>(
-        &self,
-        document: &AuthenticDocument<T>,
-        now: Timestamp,
-    ) -> Result<&Release, VerificationError> {
+    /// The name of the release that `document` is of: expiry now, end of the release at the document's time, revocation always.
+    pub(crate) fn release_of<T>(&self, document: &AuthenticDocument<T>, now: Timestamp) -> Outcome<String> {
         // 12.1
         self.check_in_force(now)?;
         // 12.2
@@ -239,7 +236,7 @@ impl Policy {
         let release = self.release_by_pcrs(document.pcrs(), document.timestamp())?;
         // 12.7
         self.pins.admit(document)?;
-        Ok(release)
+        Ok((release.name.clone(), release.to_string()))
     }
 
     fn check_in_force(&self, now: Timestamp) -> Result<(), VerificationError> {

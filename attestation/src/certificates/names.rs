@@ -38,7 +38,7 @@ pub(super) fn check(payload: &Payload, instance_name: &str, leaf_name: &str) -> 
 }
 
 /// `i-…` of a module id `i-…-enc…`.
-fn instance_id(module_id: &str) -> Option<&str> {
+pub(crate) fn instance_id(module_id: &str) -> Option<&str> {
     let (instance, enclave) = module_id.split_once("-enc")?;
     let id = instance.strip_prefix("i-")?;
     let plain = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_alphanumeric());
@@ -48,8 +48,13 @@ fn instance_id(module_id: &str) -> Option<&str> {
 /// The region in a leaf's common name, `<module id>.<region>.aws`: lower-case letters, digits and hyphens.
 fn region(common_name: &str, module_id: &str) -> Option<String> {
     let (region, domain) = common_name.strip_prefix(module_id)?.strip_prefix('.')?.split_once('.')?;
+    (is_region(region) && is_aws(domain)).then(|| region.to_owned())
+}
+
+/// Whether a text has the form of a region's name, such as `eu-west-1`.
+pub(crate) fn is_region(text: &str) -> bool {
     let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
-    (!region.is_empty() && region.bytes().all(plain) && is_aws(domain)).then(|| region.to_owned())
+    !text.is_empty() && text.bytes().all(plain)
 }
 
 /// `aws`, or `aws` and more: `.nitro-enclaves` so far, and whatever the partitions not yet seen may add.

@@ -3,7 +3,11 @@
 use std::time::Duration;
 
 use super::{ChannelRule, Pins, Policy, Standing};
-use crate::{Timestamp, time::spoken};
+use crate::{
+    Timestamp,
+    certificates::names::{instance_id, is_region},
+    time::spoken,
+};
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
@@ -135,21 +139,19 @@ fn pins(pins: &Pins) -> Vec<PolicyWarning> {
         |key, actual: &str, reason| PolicyWarning::PinFitsNothing { key, actual: actual.to_owned(), reason };
     let mut warnings = Vec::new();
     if let Some(module_id) = module_id {
-        match module_id.split_once("-enc") {
-            Some((instance, enclave)) if instance.starts_with("i-") && !enclave.is_empty() => {
+        match instance_id(module_id) {
+            Some(instance) => {
                 if pcr4.is_some_and(|pcr4| pcr4 != Pins::pcr4_of_instance(instance)) {
                     warnings.push(fits_nothing("module_id", module_id, "the pin pcr4 is of another instance"));
                 }
             }
-            _ => warnings.push(fits_nothing("module_id", module_id, "a module id is i-…-enc…")),
+            None => warnings.push(fits_nothing("module_id", module_id, "a module id is i-…-enc…")),
         }
     }
-    let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
-    match region {
-        Some(region) if !region.bytes().all(plain) => {
-            warnings.push(fits_nothing("region", region, "a region is such as eu-west-1"));
-        }
-        _ => {}
+    if let Some(region) = region
+        && !is_region(region)
+    {
+        warnings.push(fits_nothing("region", region, "a region is such as eu-west-1"));
     }
     warnings
 }
