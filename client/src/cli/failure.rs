@@ -2,7 +2,7 @@
 
 use std::{io, path::Path};
 
-use cloister_attestation::{EvidenceError, PolicyError, Refusal, Step, StepReport, VerificationError};
+use cloister_attestation::{EvidenceError, PolicyError, Refusal, VerificationError};
 use cloister_client::{Error, TableError};
 use cloister_inference::BundleError;
 
@@ -22,22 +22,13 @@ pub(crate) struct Failure {
     pub(crate) code: String,
     pub(crate) message: String,
     pub(crate) remedy: String,
-    /// The verification step that failed, if it was one.
-    pub(crate) place: Option<Box<Place>>,
-}
-
-/// Where verification ended.
-#[derive(Debug)]
-pub(crate) struct Place {
-    pub(crate) step: Step,
-    /// What passes it.
-    pub(crate) expected: String,
-    pub(crate) passed: Vec<StepReport>,
+    /// The verification step that failed, and those before it, if it was one.
+    pub(crate) refusal: Option<Box<Refusal>>,
 }
 
 impl Failure {
     pub(crate) fn new(exit: u8, code: &str, message: impl Into<String>, remedy: impl Into<String>) -> Self {
-        Self { exit, code: code.into(), message: message.into(), remedy: remedy.into(), place: None }
+        Self { exit, code: code.into(), message: message.into(), remedy: remedy.into(), refusal: None }
     }
 
     pub(crate) fn bad_input(code: &str, message: impl Into<String>, remedy: impl Into<String>) -> Self {
@@ -86,10 +77,8 @@ impl Failure {
 
 impl From<Refusal> for Failure {
     fn from(refusal: Refusal) -> Self {
-        let (step, remedy) = (refusal.step(), refusal.remedy());
-        let Refusal { error, expected, passed } = refusal;
-        let place = Some(Box::new(Place { step, expected, passed }));
-        Self { place, ..Self::new(NOT_VERIFIED, error.code(), error.to_string(), remedy) }
+        let failure = Self::new(NOT_VERIFIED, refusal.code(), refusal.to_string(), refusal.remedy());
+        Self { refusal: Some(refusal.into()), ..failure }
     }
 }
 

@@ -11,7 +11,7 @@ use cloister_attestation::StepReport;
 use serde_json::{Map, Value, json};
 
 use super::{
-    failure::{Failure, INTERNAL, NOT_VERIFIED, Place},
+    failure::{Failure, INTERNAL, NOT_VERIFIED},
     text::wrapped,
 };
 
@@ -104,10 +104,10 @@ impl Output {
     }
 
     fn fail(&mut self, failure: &Failure) {
-        let Failure { exit, code, message, remedy, place } = failure;
-        if let Some(place) = place {
-            let Place { step, expected, passed: before } = &**place;
-            self.steps = before.iter().map(passed).collect();
+        let Failure { exit, code, message, remedy, refusal } = failure;
+        if let Some(refusal) = refusal {
+            let (step, expected) = (refusal.step(), &refusal.expected);
+            self.steps = refusal.passed.iter().map(passed).collect();
             self.steps.push(json!({
                 "n": step.number(), "name": step.name(), "ok": false, "expected": expected, "detail": message,
             }));
@@ -151,17 +151,18 @@ fn told(steps: &[StepReport], verbose: bool) -> String {
 
 /// What happened, where, and what to do, in the order in which a person needs it: the end is what a terminal shows.
 fn explained(failure: &Failure, verbose: bool) -> String {
-    let Failure { exit: _, code, message, remedy, place } = failure;
+    let Failure { exit: _, code, message, remedy, refusal } = failure;
     let mut lines = Vec::new();
-    match place.as_deref() {
+    match refusal {
         None => lines.push(wrapped("error: ", message)),
-        Some(Place { step, expected, passed }) => {
-            if !passed.is_empty() {
-                lines.push(told(passed, verbose));
+        Some(refusal) => {
+            let step = refusal.step();
+            if !refusal.passed.is_empty() {
+                lines.push(told(&refusal.passed, verbose));
             }
             lines.push(format!("  {:>2} FAIL {}\n", step.number(), step.name()));
             lines.push(wrapped("", &format!("error at step {} ({}): {message}", step.number(), step.name())));
-            lines.push(wrapped("  to pass: ", expected));
+            lines.push(wrapped("  to pass: ", &refusal.expected));
         }
     }
     lines.push(wrapped("  what to do: ", remedy));
