@@ -195,14 +195,15 @@ pub async fn key_bytes(bundle: &Bundle, rows: &[Vec<f64>]) -> anyhow::Result<usi
     let authority = Authority::ephemeral();
     let attester = authority.enclave(Identity::random());
     let evaluator = Hostile::start(attester, identity()?, bundle, Cheat::Nothing).await?;
-    let mut connection = AttestedConnection::open(&evaluator.endpoint()?, trusting(&authority, bundle)).await?;
+    let mut connection =
+        AttestedConnection::open(&evaluator.endpoint()?, policy(&authority, &[manifest_entry(bundle)])).await?;
     connection.model(bundle.name()).await?.infer(rows).await?;
     Ok(evaluator.bytes_beside_requests())
 }
 
-/// The policy that accepts the simulated enclaves of `authority`, and `bundle`.
-pub fn trusting(authority: &Authority, bundle: &Bundle) -> Policy {
-    policy(authority, &[manifest_entry(bundle)])
+/// The policy that accepts the simulated enclaves of `authority`, and the Iris model.
+pub fn trusting(authority: &Authority) -> Policy {
+    policy(authority, &[manifest_entry(&BUNDLE)])
 }
 
 fn manifest_entry(bundle: &Bundle) -> ManifestModel {

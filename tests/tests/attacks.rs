@@ -2,12 +2,13 @@
 
 #![allow(clippy::unwrap_used, reason = "what helps a test may fail it")]
 
-use cloister_attestation::{Nonce, Policy, Release, VerificationError};
+use cloister_attestation::{Nonce, Release, VerificationError};
 use cloister_client::{AttestedConnection, Error};
 use cloister_e2e::{
     hostile::{
-        self, BUNDLE, Cheat, Hostile, identity, nonce,
+        BUNDLE, Cheat, Hostile, identity, nonce,
         parent::{Parent, Place, Tamper, Trick},
+        trusting,
     },
     iris::Iris,
     raw::RawClient,
@@ -16,10 +17,6 @@ use cloister_e2e::{
 use cloister_inference::{Description, Label};
 use cloister_simulated_enclave::{Authority, Identity};
 use cloister_wire::{error::ErrorBody, error::ErrorCode, paths};
-
-fn trusting(authority: &Authority) -> Policy {
-    hostile::trusting(authority, &BUNDLE)
-}
 
 #[tokio::test]
 async fn an_honest_evaluator_passes_so_that_the_attacks_below_fail_for_their_own_reason() {

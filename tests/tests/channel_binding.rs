@@ -11,8 +11,9 @@ use cloister_attestation::{
 use cloister_client::{AttestedConnection, Error};
 use cloister_e2e::{
     hostile::{
-        self, BUNDLE, Cheat, Draft, Exchange, Hostile, nonce, not_verified,
+        BUNDLE, Cheat, Draft, Exchange, Hostile, nonce, not_verified,
         parent::{Parent, Tamper},
+        trusting,
     },
     iris::Iris,
     raw::RawClient,
@@ -21,10 +22,6 @@ use cloister_e2e::{
 use cloister_enclave::{Attester, Claims};
 use cloister_simulated_enclave::{Authority, Identity};
 use cloister_wire::paths;
-
-fn trusting(authority: &Authority) -> Policy {
-    hostile::trusting(authority, &BUNDLE)
-}
 
 /// What is said, how, and the error's code.
 type Forgery = (&'static str, fn(&mut Draft), &'static str);

@@ -5,13 +5,14 @@
 use std::time::Duration;
 
 use cloister_attestation::Timestamp;
-use cloister_client::{AttestedConnection, Endpoint, Error, Policy};
+use cloister_client::{AttestedConnection, Endpoint, Error};
 use cloister_e2e::{
     clock::HandClock,
     hostile::{
-        self, BUNDLE, Hostile, nonce,
+        Hostile, nonce,
         parent::{Parent, Place, Tamper, Trick},
         speaker::{self, End, Speaker, Speech, ok},
+        trusting,
     },
     iris::Iris,
 };
@@ -22,10 +23,6 @@ use cloister_wire::{
 };
 use rustls::crypto::aws_lc_rs::kx_group::X25519MLKEM768;
 use tokio::{io::AsyncReadExt, net::TcpListener, time::Instant};
-
-fn trusting(authority: &Authority) -> Policy {
-    hostile::trusting(authority, &BUNDLE)
-}
 
 async fn open(endpoint: &Endpoint) -> Result<AttestedConnection, Error> {
     AttestedConnection::open(endpoint, trusting(&Authority::ephemeral())).await

@@ -13,7 +13,7 @@ use cloister_attestation::{EvidenceError, Manifest, Policy, ReceiptError, Sha384
 use cloister_client::{AttestedConnection, Clock, Error, RemoteModel};
 use cloister_e2e::{
     clock::HandClock,
-    hostile::{self, BUNDLE, Cheat, Draft, Hostile, identity, nonce, not_verified},
+    hostile::{BUNDLE, Cheat, Draft, Hostile, identity, nonce, not_verified, trusting},
     iris::Iris,
 };
 use cloister_simulated_enclave::{Authority, Identity};
@@ -23,10 +23,6 @@ const MINUTE: Duration = Duration::from_secs(60);
 const INSTANT: Duration = Duration::from_millis(1);
 /// How far a document may be from the client's clock.
 const LEEWAY: Duration = Duration::from_secs(5 * 60);
-
-fn trusting(authority: &Authority) -> Policy {
-    hostile::trusting(authority, &BUNDLE)
-}
 
 /// An honest evaluator whose NSM has this clock.
 async fn evaluator(authority: &Authority, clock: &HandClock) -> Hostile {

@@ -9,12 +9,13 @@ use std::{
     time::Duration,
 };
 
-use cloister_client::{AttestedConnection, Endpoint, Error, Policy};
+use cloister_client::{AttestedConnection, Endpoint, Error};
 use cloister_e2e::{
     hostile::{
-        self, BUNDLE, Hostile, nonce,
+        Hostile, nonce,
         parent::{Parent, Tamper},
         speaker::{self, End, Heard, Speaker, Speech},
+        trusting,
     },
     raw::{self, handshake},
 };
@@ -34,10 +35,6 @@ use tokio::{
 };
 
 const HYBRID: &[&dyn SupportedKxGroup] = &[X25519MLKEM768];
-
-fn trusting(authority: &Authority) -> Policy {
-    hostile::trusting(authority, &BUNDLE)
-}
 
 /// Why a client does not get a session with whoever is at `endpoint`.
 async fn unreachable(endpoint: &Endpoint) -> String {

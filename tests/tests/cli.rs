@@ -12,7 +12,7 @@ use std::{
 use cloister_attestation::{Policy, PolicyModel, Release, Sha384, Timestamp};
 use cloister_e2e::{
     cli::{CLOISTER, Outcome, assert_steps_are_complete, cloister, hex, write},
-    hostile::{Cheat, Hostile, identity, trusting},
+    hostile::{BUNDLE, Cheat, Hostile, identity, trusting},
     iris,
     world::{Link, World},
 };
@@ -187,15 +187,14 @@ fn a_model_is_told_to_be_accepted_of_another_digest_or_not_listed() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_wrong_clock_is_named() {
     let authority = Authority::ephemeral();
-    let bundle = iris::import().unwrap().bundle;
     let folder = tempfile::tempdir().unwrap();
-    let policy = write(folder.path(), "policy.toml", trusting(&authority, &bundle).to_toml());
+    let policy = write(folder.path(), "policy.toml", trusting(&authority).to_toml());
     for (minutes, code) in [(-10_i64, "document_too_old"), (10, "clock_or_document_in_future")] {
         let nsm = authority.enclave(Identity::random()).with_clock(move || {
             let shift = Duration::from_secs(60 * minutes.unsigned_abs());
             if minutes < 0 { Timestamp::now().minus(shift) } else { Timestamp::now().plus(shift) }
         });
-        let hostile = Hostile::start(nsm, identity().unwrap(), &bundle, Cheat::Nothing).await.unwrap();
+        let hostile = Hostile::start(nsm, identity().unwrap(), &BUNDLE, Cheat::Nothing).await.unwrap();
         let endpoint = hostile.endpoint().unwrap().to_string();
         let policy = policy.clone();
         let (message, remedy) = tokio::task::spawn_blocking(move || {

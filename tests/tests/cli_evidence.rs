@@ -15,7 +15,6 @@ use cloister_e2e::{
         cloister, hex, write,
     },
     hostile::{Cheat, Hostile, trusting},
-    iris,
 };
 use cloister_enclave::{Attester, Claims};
 use cloister_simulated_enclave::{Authority, Identity, SimulatedNsm, policy as simulated_policy};
@@ -29,8 +28,7 @@ fn documents_are_verified_in_files() {
     assert_eq!(cloister(&["verify-document", &garbage]).exit, 3);
 
     let authority = Authority::ephemeral();
-    let bundle = iris::import().unwrap().bundle;
-    let policy = write(folder.path(), "policy.toml", trusting(&authority, &bundle).to_toml());
+    let policy = write(folder.path(), "policy.toml", trusting(&authority).to_toml());
     let document = |identity: Identity| authority.enclave(identity).document(None, None, None).unwrap();
     let good = write(folder.path(), "good", document(Identity::random()));
     let debug = write(folder.path(), "debug", document(Identity::random().debug()));
@@ -257,9 +255,8 @@ fn the_words_of_an_enclave_forge_no_line_about_its_receipts() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_words_of_an_enclave_forge_no_line_about_its_models() {
     let authority = Authority::ephemeral();
-    let bundle = iris::import().unwrap().bundle;
     let folder = tempfile::tempdir().unwrap();
-    let policy = write(folder.path(), "policy.toml", trusting(&authority, &bundle).to_toml());
+    let policy = write(folder.path(), "policy.toml", trusting(&authority).to_toml());
     let forge = Cheat::Forge(|draft| {
         let mut manifest = Manifest::from_cbor(&draft.manifest).unwrap();
         let named = ManifestModel { name: FORGED.to_owned(), ..manifest.models[0].clone() };

@@ -77,7 +77,7 @@ fn endpoint(address: SocketAddr) -> Endpoint {
 async fn a_flood_of_nonces_is_refused_as_busy_and_inference_goes_on() {
     let authority = Authority::ephemeral();
     let (address, _) = service(&authority, Duration::from_millis(50)).await;
-    let mut connection = AttestedConnection::open(&endpoint(address), trusting(&authority, &BUNDLE)).await.unwrap();
+    let mut connection = AttestedConnection::open(&endpoint(address), trusting(&authority)).await.unwrap();
     let mut model = connection.model("iris").await.unwrap();
 
     let mut flood = JoinSet::new();
@@ -104,7 +104,7 @@ async fn a_flood_of_nonces_is_refused_as_busy_and_inference_goes_on() {
 async fn an_attester_that_fails_is_an_internal_error_until_it_recovers() {
     let authority = Authority::ephemeral();
     let (address, broken) = service(&authority, Duration::ZERO).await;
-    let policy = || trusting(&authority, &BUNDLE);
+    let policy = || trusting(&authority);
     AttestedConnection::open(&endpoint(address), policy()).await.unwrap();
     broken.store(true, Ordering::Relaxed);
     let error = AttestedConnection::open(&endpoint(address), policy()).await.unwrap_err();
@@ -121,7 +121,7 @@ async fn peers_that_ask_and_never_read_give_their_slots_back() {
     let deaf = ask_without_reading(address, &path);
     let cut = tokio::time::timeout(6 * REQUEST_DEADLINE, deaf).await;
     assert!(matches!(cut, Ok(Ok(_))), "the service ends a connection whose answers nobody takes: {cut:?}");
-    AttestedConnection::open(&endpoint(address), trusting(&authority, &BUNDLE)).await.unwrap();
+    AttestedConnection::open(&endpoint(address), trusting(&authority)).await.unwrap();
 }
 
 /// Shakes hands one byte in ten milliseconds, which takes longer than anybody waits; how long it was let.
@@ -146,7 +146,7 @@ async fn many_slow_handshakes_are_cut_off_in_time_and_hold_up_nobody() {
     let slow: JoinSet<_> = (0..200).map(|_| dribble(address)).collect();
 
     let started = Instant::now();
-    let mut connection = AttestedConnection::open(&endpoint(address), trusting(&authority, &BUNDLE)).await.unwrap();
+    let mut connection = AttestedConnection::open(&endpoint(address), trusting(&authority)).await.unwrap();
     connection.model("iris").await.unwrap().infer(&Iris::load().unwrap().rows[..1]).await.unwrap();
     assert!(started.elapsed() < HANDSHAKE_TIMEOUT, "served while the slow ones were at it");
     assert!(!slow.is_empty());
@@ -161,7 +161,7 @@ async fn a_peer_that_never_shakes_hands_is_cut_off_and_holds_up_nobody() {
     let authority = Authority::ephemeral();
     let (address, _) = service(&authority, Duration::ZERO).await;
     let mut silent = TcpStream::connect(address).await.unwrap();
-    AttestedConnection::open(&endpoint(address), trusting(&authority, &BUNDLE)).await.unwrap();
+    AttestedConnection::open(&endpoint(address), trusting(&authority)).await.unwrap();
     let mut end = Vec::new();
     assert_eq!(silent.read_to_end(&mut end).await.unwrap_or(0), 0, "nothing was said to it");
 }
