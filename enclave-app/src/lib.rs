@@ -1,6 +1,7 @@
 //! The service that runs in the enclave: it holds models, proves what it is, and evaluates ciphertexts it cannot read.
 //!
 //! ```text
+//! settings     what an image's author decides
 //! models       bundles read, checked and made ready
 //! notary       everything that is signed: attestation documents, one at a time, and receipts
 //! service      HTTP: Open Inference Protocol paths and /v1/attestation
@@ -16,18 +17,20 @@ pub mod models;
 mod notary;
 pub mod server;
 mod service;
+pub mod settings;
 
-use std::{future::Future, process::ExitCode};
+use std::{future::Future, io};
 
 use cloister_attestation::{Limits, Manifest};
-use cloister_enclave::{Attester, Entropy, IdentityError, Listener, TlsIdentity};
+use cloister_enclave::{Attester, Entropy, EntropyError, IdentityError, Listener, MountError, NsmError, TlsIdentity};
 use cloister_wire::limits;
 
 use crate::{
     log::Event,
-    models::Models,
+    models::{Models, ModelsError},
     notary::{Notary, NotaryError},
     service::Service,
+    settings::{Settings, SettingsError},
 };
 
 /// What a platform provides.
@@ -41,6 +44,8 @@ pub struct Parts<A, L> {
     pub entropy: Entropy,
     /// What is served.
     pub models: Models,
+    /// Within which limits.
+    pub settings: Settings,
 }
 
 /// Serves until `shutdown` resolves, then lets requests in flight finish.
@@ -51,27 +56,15 @@ where
     A: Attester,
     L: Listener,
 {
-    let Parts { attester, listener, entropy, models } = parts;
+    let Parts { attester, listener, entropy, models, settings } = parts;
     let identity = TlsIdentity::generate(entropy)?;
     let manifest =
         Manifest { models: models.manifest(), limits: Limits { max_request_bytes: limits::MAX_REQUEST_BYTES as u64 } };
     let notary = Notary::start(attester, identity.spki(), manifest).await?;
     log::event(Event::Ready, models.len() as u64);
-    server::serve(listener, identity, Service::new(models, notary).router(), shutdown).await;
+    server::serve(listener, identity, Service::new(models, notary).router(), settings, shutdown).await;
     log::event(Event::Stopped, 0);
     Ok(())
-}
-
-/// Says on stderr why a program ended, and with which code. Every error of ours says its cause itself, so the chain of
-/// causes that anyhow would add says it twice.
-pub fn exit_code(outcome: anyhow::Result<()>) -> ExitCode {
-    match outcome {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("error: {error}");
-            ExitCode::FAILURE
-        }
-    }
 }
 
 /// The service cannot start.
@@ -84,4 +77,54 @@ pub enum RunError {
     /// Nothing can be signed.
     #[error(transparent)]
     Notary(#[from] NotaryError),
+}
+
+/// Why a program in an enclave ends: one error for everything that happens before the service runs, and instead of it.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Fatal {
+    /// A file system is missing.
+    #[error(transparent)]
+    Mount(#[from] MountError),
+    /// A signal cannot be handled.
+    #[error("signals: {0}")]
+    Signals(#[source] io::Error),
+    /// The settings are missing or wrong.
+    #[error(transparent)]
+    Settings(#[from] SettingsError),
+    /// The models cannot be served.
+    #[error(transparent)]
+    Models(#[from] ModelsError),
+    /// There is no NSM, or it refuses.
+    #[error(transparent)]
+    Nsm(#[from] NsmError),
+    /// Randomness is not what it has to be.
+    #[error(transparent)]
+    Entropy(#[from] EntropyError),
+    /// The port cannot be listened on.
+    #[error("listening on vsock port {port}: {source}")]
+    Listen {
+        /// Which.
+        port: u32,
+        /// Why.
+        source: io::Error,
+    },
+    /// The service cannot start.
+    #[error(transparent)]
+    Service(#[from] RunError),
+}
+
+impl Fatal {
+    /// What the log says of it. The text of an error does not leave the enclave but on a console.
+    pub fn event(&self) -> Event {
+        match self {
+            Self::Mount(_) | Self::Signals(_) => Event::FatalPlatform,
+            Self::Settings(_) => Event::FatalSettings,
+            Self::Models(_) => Event::FatalModels,
+            Self::Nsm(_) => Event::FatalNsm,
+            Self::Entropy(_) => Event::FatalEntropy,
+            Self::Listen { .. } => Event::FatalListen,
+            Self::Service(_) => Event::FatalService,
+        }
+    }
 }

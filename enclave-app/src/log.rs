@@ -1,13 +1,34 @@
-//! What happened, one JSON line each on stderr: a fixed list of event names and numbers, never text from a peer.
+//! What happened, one JSON line each: a fixed list of event names and numbers, never text from a peer.
+//!
+//! A production enclave has no console, so its lines go to the parent. Nobody who listens there, or reads too slowly, can
+//! slow or stop the service: lines wait in a bounded queue, and those that find it full are counted and lost.
+//!
+//! `time` is in milliseconds since 1970 by the enclave's own clock, which nobody has to have set.
 
 use std::{
-    io::Write,
-    time::{SystemTime, UNIX_EPOCH},
+    future::Future,
+    io::{self, Write},
+    panic,
+    sync::{
+        OnceLock,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use tokio::{
+    io::{AsyncWrite, AsyncWriteExt},
+    sync::{mpsc, oneshot},
+    time::{sleep, timeout},
 };
 
 /// Everything that is ever logged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Event {
+    /// The kernel's first process runs; nothing is checked yet.
+    Booted,
+    /// The parent did not answer the heartbeat.
+    HeartbeatFailed,
     /// The service accepts connections; the number of models.
     Ready,
     /// A connection could not be accepted; the operating system's error number.
@@ -18,6 +39,8 @@ pub enum Event {
     Attested,
     /// The attester gave no document.
     AttestFailed,
+    /// The attester gave a document that no client will accept. It is handed on, as the truth about this attester.
+    DocumentUnreadable,
     /// A request was answered; microseconds of evaluation.
     Inferred,
     /// A request was refused; its HTTP status.
@@ -26,27 +49,229 @@ pub enum Event {
     Draining,
     /// The service ended.
     Stopped,
+    /// A thread panicked; the line of the source.
+    Panicked,
+    /// Events before this one that were lost; how many.
+    Lost,
+    /// The enclave ends, because the kernel refuses a mount or a signal handler.
+    FatalPlatform,
+    /// The enclave ends, because of its settings.
+    FatalSettings,
+    /// The enclave ends, because of its models.
+    FatalModels,
+    /// The enclave ends, because the NSM cannot be used.
+    FatalNsm,
+    /// The enclave ends, because there is no randomness to make keys from.
+    FatalEntropy,
+    /// The enclave ends, because it cannot listen.
+    FatalListen,
+    /// The enclave ends, because it has no TLS identity or nothing can be attested.
+    FatalService,
 }
 
 impl Event {
     const fn name(self) -> &'static str {
         match self {
+            Self::Booted => "booted",
+            Self::HeartbeatFailed => "heartbeat_failed",
             Self::Ready => "ready",
             Self::AcceptFailed => "accept_failed",
             Self::HandshakeFailed => "handshake_failed",
             Self::Attested => "attested",
             Self::AttestFailed => "attest_failed",
+            Self::DocumentUnreadable => "document_unreadable",
             Self::Inferred => "inferred",
             Self::Refused => "refused",
             Self::Draining => "draining",
             Self::Stopped => "stopped",
+            Self::Panicked => "panicked",
+            Self::Lost => "lost",
+            Self::FatalPlatform => "fatal_platform",
+            Self::FatalSettings => "fatal_settings",
+            Self::FatalModels => "fatal_models",
+            Self::FatalNsm => "fatal_nsm",
+            Self::FatalEntropy => "fatal_entropy",
+            Self::FatalListen => "fatal_listen",
+            Self::FatalService => "fatal_service",
         }
     }
 }
 
-/// Logs one event. A reader that is gone does not stop the service.
+/// Lines that may wait for their reader.
+const QUEUE: usize = 1024;
+/// After a connection that failed or broke.
+const RETRY: Duration = Duration::from_secs(1);
+/// For a connection to be accepted.
+const CONNECT: Duration = Duration::from_secs(5);
+
+/// Where events go once [`forward`] was called; until then, to stderr.
+static FORWARD: OnceLock<Forward> = OnceLock::new();
+
+struct Forward {
+    queue: mpsc::Sender<Entry>,
+    lost: AtomicU64,
+}
+
+enum Entry {
+    Line(String),
+    /// Everything before it was written.
+    Mark(oneshot::Sender<()>),
+}
+
+/// Logs one event. It never waits.
 pub fn event(event: Event, value: u64) {
+    let line = line(event, value);
+    match FORWARD.get() {
+        Some(Forward { queue, lost }) => {
+            if queue.try_send(Entry::Line(line)).is_err() {
+                lost.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+        None => {
+            let _ = io::stderr().write_all(line.as_bytes());
+        }
+    }
+}
+
+fn line(event: Event, value: u64) -> String {
     let time = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |elapsed| elapsed.as_millis());
-    let line = format!("{{\"time\":{time},\"event\":\"{}\",\"value\":{value}}}\n", event.name());
-    let _ = std::io::stderr().write_all(line.as_bytes());
+    format!("{{\"time\":{time},\"event\":\"{}\",\"value\":{value}}}\n", event.name())
+}
+
+/// Sends events, from now on, over what `connect` gives, and connects again whenever that breaks.
+///
+/// Needs a runtime of tokio, which runs it. Only the first call has an effect.
+pub fn forward<Io, Connecting>(connect: impl Fn() -> Connecting + Send + 'static)
+where
+    Io: AsyncWrite + Send + Unpin,
+    Connecting: Future<Output = io::Result<Io>> + Send,
+{
+    let (queue, entries) = mpsc::channel(QUEUE);
+    if FORWARD.set(Forward { queue, lost: AtomicU64::new(0) }).is_ok() {
+        let lost = || FORWARD.get().map_or(0, |forward| forward.lost.swap(0, Ordering::Relaxed));
+        tokio::spawn(deliver(entries, connect, lost));
+    }
+}
+
+/// Logs every panic, from now on, and tells it on stderr as before.
+pub fn panics() {
+    let tell = panic::take_hook();
+    panic::set_hook(Box::new(move |panicked| {
+        event(Event::Panicked, panicked.location().map_or(0, |location| location.line().into()));
+        tell(panicked);
+    }));
+}
+
+/// Waits until everything that was logged is sent, but for `patience` at most.
+pub async fn flush(patience: Duration) {
+    let Some(Forward { queue, .. }) = FORWARD.get() else { return };
+    let (mark, written) = oneshot::channel();
+    let _ = timeout(patience, async { queue.send(Entry::Mark(mark)).await.is_ok() && written.await.is_ok() }).await;
+}
+
+async fn deliver<Io, Connecting>(
+    mut entries: mpsc::Receiver<Entry>,
+    connect: impl Fn() -> Connecting,
+    lost: impl Fn() -> u64,
+) where
+    Io: AsyncWrite + Unpin,
+    Connecting: Future<Output = io::Result<Io>>,
+{
+    // What a connection broke on is sent again over the next one.
+    let mut pending = None;
+    loop {
+        if let Ok(Ok(mut parent)) = timeout(CONNECT, connect()).await {
+            loop {
+                let entry = match pending.take() {
+                    Some(entry) => entry,
+                    None => match entries.recv().await {
+                        Some(entry) => entry,
+                        None => return,
+                    },
+                };
+                match entry {
+                    Entry::Line(line) => {
+                        if parent.write_all(line.as_bytes()).await.is_err() {
+                            pending = Some(Entry::Line(line));
+                            break;
+                        }
+                    }
+                    Entry::Mark(mark) => drop(mark.send(())),
+                }
+                let count = lost();
+                if count > 0 {
+                    pending = Some(Entry::Line(line(Event::Lost, count)));
+                }
+            }
+        }
+        sleep(RETRY).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use tokio::io::{AsyncBufReadExt, BufReader, DuplexStream, duplex};
+
+    use super::*;
+
+    /// A queue whose lines arrive, one connection after the other, at the returned ends.
+    fn delivered(connections: usize, lost: u64) -> (mpsc::Sender<Entry>, Vec<DuplexStream>) {
+        let (near, far): (Vec<_>, Vec<_>) = (0..connections).map(|_| duplex(64)).unzip();
+        let near = Arc::new(Mutex::new(near));
+        let connect = move || {
+            let next = near.lock().unwrap().pop();
+            async { next.ok_or(io::ErrorKind::ConnectionRefused.into()) }
+        };
+        let (queue, entries) = mpsc::channel(4);
+        let lost = AtomicU64::new(lost);
+        tokio::spawn(deliver(entries, connect, move || lost.swap(0, Ordering::Relaxed)));
+        (queue, far)
+    }
+
+    async fn next_line(stream: &mut BufReader<DuplexStream>) -> String {
+        let mut line = String::new();
+        stream.read_line(&mut line).await.unwrap();
+        line
+    }
+
+    fn entry(text: &str) -> Entry {
+        Entry::Line(format!("{text}\n"))
+    }
+
+    #[tokio::test]
+    async fn what_a_connection_broke_on_arrives_over_the_next() {
+        let (queue, mut far) = delivered(2, 0);
+        queue.send(entry("first")).await.unwrap();
+        let mut one = BufReader::new(far.pop().unwrap());
+        assert_eq!(next_line(&mut one).await, "first\n");
+        drop(one);
+        queue.send(entry("second")).await.unwrap();
+        let mut other = BufReader::new(far.pop().unwrap());
+        assert_eq!(next_line(&mut other).await, "second\n");
+    }
+
+    #[tokio::test]
+    async fn lost_events_are_counted_in_the_next_line() {
+        let (queue, mut far) = delivered(1, 7);
+        queue.send(entry("first")).await.unwrap();
+        let mut stream = BufReader::new(far.pop().unwrap());
+        assert_eq!(next_line(&mut stream).await, "first\n");
+        let lost = next_line(&mut stream).await;
+        assert!(lost.ends_with("\"event\":\"lost\",\"value\":7}\n"), "{lost}");
+    }
+
+    #[tokio::test]
+    async fn a_reader_that_reads_nothing_stops_nobody() {
+        let (queue, far) = delivered(1, 0);
+        let long = "x".repeat(100);
+        let mut refused = 0;
+        for _ in 0..100 {
+            refused += usize::from(queue.try_send(entry(&long)).is_err());
+            tokio::task::yield_now().await;
+        }
+        assert!(refused > 80, "{refused} of 100 found the queue full, at once");
+        drop(far);
+    }
 }

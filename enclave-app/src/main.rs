@@ -1,14 +1,28 @@
 //! `cloister-enclave-app`: the program in the enclave. It talks to `/dev/nsm` and vsock, and to nothing else.
+//!
+//! In an image of `cargo image` it is the kernel's first process and takes everything from the measured ramdisks. In an
+//! image of nitro-cli, AWS's init starts it, and it takes arguments.
 
-use std::{path::PathBuf, process::ExitCode};
+use std::{path::PathBuf, process::ExitCode, time::Duration};
 
-use anyhow::anyhow;
 use clap::Parser;
-use cloister_enclave::{Entropy, NitroSecureModule, VsockListener};
-use cloister_enclave_app::{Parts, exit_code, models::Models, run, server::terminated};
+use cloister_enclave::{Entropy, Init, NitroSecureModule, VsockListener, parent};
+use cloister_enclave_app::{
+    Fatal, Parts,
+    log::{self, Event},
+    models::Models,
+    run,
+    server::terminated,
+    settings::Settings,
+};
+use tokio::runtime::Runtime;
 
 /// vsock port of the attested TLS service.
 const PORT: u32 = 5000;
+/// The parent's vsock port for events.
+const LOG_PORT: u32 = 5002;
+/// How long an enclave that ends waits for its last events to be read.
+const PATIENCE: Duration = Duration::from_secs(1);
 
 /// Serves encrypted inference from inside an AWS Nitro Enclave, on vsock port 5000
 #[derive(Debug, Parser)]
@@ -17,18 +31,53 @@ struct Arguments {
     /// Folder with the model bundles (*.cloister)
     #[arg(long, value_name = "DIR", default_value = "/models")]
     models: PathBuf,
+    /// The settings, JSON: {"v":1,"max_connections":256}
+    #[arg(long, value_name = "FILE", default_value = "/etc/cloister.json")]
+    settings: PathBuf,
 }
 
-#[tokio::main]
-async fn main() -> ExitCode {
-    exit_code(serve(Arguments::parse()).await)
+fn main() -> ExitCode {
+    let init = Init::claim();
+    // What the kernel does not know of its command line becomes arguments of its first process.
+    let arguments = match init {
+        Some(_) => Arguments::parse_from([env!("CARGO_PKG_NAME")]),
+        None => Arguments::parse(),
+    };
+    let runtime = Runtime::new().expect("a process that has just begun may start threads");
+    let outcome = runtime.block_on(async {
+        log::forward(|| parent::connect(LOG_PORT));
+        log::panics();
+        let outcome = serve(init.as_ref(), arguments).await;
+        if let Err(fatal) = &outcome {
+            eprintln!("error: {fatal}");
+            log::event(fatal.event(), 0);
+        }
+        log::flush(PATIENCE).await;
+        outcome
+    });
+    match (init, outcome) {
+        (Some(init), _) => init.end(),
+        (None, Ok(())) => ExitCode::SUCCESS,
+        (None, Err(_)) => ExitCode::FAILURE,
+    }
 }
 
-async fn serve(Arguments { models }: Arguments) -> anyhow::Result<()> {
+async fn serve(init: Option<&Init>, Arguments { models, settings }: Arguments) -> Result<(), Fatal> {
+    if let Some(init) = init {
+        log::event(Event::Booted, 0);
+        init.mount()?;
+        init.reap().map_err(Fatal::Signals)?;
+        tokio::spawn(async {
+            if parent::heartbeat().await.is_err() {
+                log::event(Event::HeartbeatFailed, 0);
+            }
+        });
+    }
+    let settings = Settings::read(settings)?;
     let models = Models::from_folder(&models)?;
     let attester = NitroSecureModule::open()?;
     let entropy = Entropy::from_nsm(&attester)?;
-    let listener = VsockListener::bind(PORT).map_err(|error| anyhow!("listening on vsock port {PORT}: {error}"))?;
-    run(Parts { attester, listener, entropy, models }, terminated()?).await?;
-    Ok(())
+    let listener = VsockListener::bind(PORT).map_err(|source| Fatal::Listen { port: PORT, source })?;
+    let shutdown = terminated().map_err(Fatal::Signals)?;
+    Ok(run(Parts { attester, listener, entropy, models, settings }, shutdown).await?)
 }

@@ -70,13 +70,15 @@ impl Models {
         }
         let description = bundle.description();
         let metadata = ModelMetadata::new(&name, &version, PLATFORM, STANDARD.encode(description.to_bytes()));
+        let evaluator = Evaluator::new(bundle);
+        evaluator.rehearse();
         let model = Model {
             version,
             bundle: Sha384(bundle.digest()),
             description: Sha384(description.digest()),
             parameters: description.parameters().name(),
             metadata,
-            evaluator: Evaluator::new(bundle),
+            evaluator,
         };
         self.0.insert(name, model);
         Ok(())

@@ -12,7 +12,7 @@ use std::{
 };
 
 use cloister_attestation::{
-    Channel, Manifest, Nonce, Presentation, Receipt, ReceiptKey, Refusal, Sha384, Statement, Timestamp,
+    Channel, Manifest, Nonce, Presentation, Receipt, ReceiptKey, Sha384, Statement, Timestamp,
     UnverifiedDocument,
 };
 use cloister_enclave::{AttestError, Attester, Claims};
@@ -120,7 +120,11 @@ impl<A: Attester> Desk<A> {
         let user_data = statement.user_data();
         let claims = Claims { nonce: &nonce.0, public_key: &self.spki, user_data: &user_data };
         let document = self.attester.attest(&claims)?;
-        self.clock.set(UnverifiedDocument::parse(&document)?.claimed_timestamp());
+        // Whether the document is any good is for those to say who verify it.
+        match UnverifiedDocument::parse(&document) {
+            Ok(readable) => self.clock.set(readable.claimed_timestamp()),
+            Err(_) => log::event(Event::DocumentUnreadable, 0),
+        }
         Ok(Presentation { document, receipt_key: self.receipt_key.clone(), manifest: self.manifest.clone() })
     }
 }
@@ -162,9 +166,6 @@ pub enum NotaryError {
     /// The attester refused.
     #[error(transparent)]
     Attest(#[from] AttestError),
-    /// The attester's document is not one.
-    #[error("the attester's own document cannot be read: {0}")]
-    Document(#[from] Refusal),
 }
 
 #[cfg(test)]

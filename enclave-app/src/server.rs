@@ -19,24 +19,27 @@ use tokio::{
 
 use tokio_io_timeout::TimeoutStream;
 
-use crate::log::{self, Event};
+use crate::{
+    log::{self, Event},
+    settings::Settings,
+};
 
-/// Connections served at once; further ones wait in the listener's backlog.
-const MAX_CONNECTIONS: usize = 256;
 /// After a failed accept, so that a shortage of file descriptors does not spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// For requests in flight when shutdown is asked for.
 const DRAIN: Duration = Duration::from_secs(10);
 
 /// Serves `app` over attested TLS until `shutdown`. Every request carries its connection's
-/// [`Channel`](cloister_attestation::Channel) as an extension.
+/// [`Channel`](cloister_attestation::Channel) as an extension. Connections beyond the limit wait in the listener's backlog.
 pub async fn serve<L: Listener>(
     mut listener: L,
     identity: TlsIdentity,
     app: Router,
+    settings: Settings,
     shutdown: impl Future<Output = ()>,
 ) {
-    let slots = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let max_connections = usize::from(settings.max_connections.get());
+    let slots = Arc::new(Semaphore::new(max_connections));
     let graceful = GracefulShutdown::new();
     let mut shutdown = pin!(shutdown);
     loop {
@@ -61,7 +64,7 @@ pub async fn serve<L: Listener>(
             connection(io, &identity, app, watcher).await;
         });
     }
-    log::event(Event::Draining, (MAX_CONNECTIONS - slots.available_permits()) as u64);
+    log::event(Event::Draining, (max_connections - slots.available_permits()) as u64);
     drop(listener);
     let _ = timeout(DRAIN, graceful.shutdown()).await;
 }

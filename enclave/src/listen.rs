@@ -5,6 +5,8 @@ use std::{fmt::Debug, future::Future, io};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_vsock::{VMADDR_CID_ANY, VsockAddr, VsockStream};
 
+use crate::parent::SmallWrites;
+
 /// A source of connections: vsock in an enclave, loopback in simulation.
 pub trait Listener: Send + 'static {
     /// One connection.
@@ -26,9 +28,9 @@ impl VsockListener {
 }
 
 impl Listener for VsockListener {
-    type Io = VsockStream;
+    type Io = SmallWrites<VsockStream>;
 
-    async fn accept(&mut self) -> io::Result<VsockStream> {
-        self.0.accept().await.map(|(stream, _parent)| stream)
+    async fn accept(&mut self) -> io::Result<Self::Io> {
+        self.0.accept().await.map(|(stream, _parent)| SmallWrites(stream))
     }
 }

@@ -69,6 +69,15 @@ impl Evaluator {
         Ok(self.reply(request.rows, product, logits))
     }
 
+    /// Evaluates one row of zeros, so that whatever is made on first use is made before anybody waits for it.
+    ///
+    /// A linear model uses no transform, whose plans tfhe measures at their first use; one that does makes them here.
+    pub fn rehearse(&self) {
+        let mut request = message::header(MessageKind::Request, self.packing.parameters, 1).to_vec();
+        request.resize(message::request_len(&self.packing, 1), 0);
+        self.evaluate(&request, &mut Scratch::default()).expect("a request of one row has this size");
+    }
+
     /// The body's window in its order, continued by X^N = −1 at both ends.
     fn read_window(&self, request: &RequestParts<'_>, window: &mut Vec<u64>) {
         let (lead, degree) = (self.packing.lead(), self.packing.degree());

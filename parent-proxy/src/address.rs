@@ -3,12 +3,12 @@
 use std::{fmt, io, net::Ipv6Addr, os::unix::net::SocketAddr as UnixSocketAddr, path::PathBuf, str::FromStr};
 
 use tokio::{
-    io::{AsyncRead, AsyncWrite},
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     net::{TcpStream, UnixStream},
 };
 use tokio_vsock::{VsockAddr, VsockStream};
 
-/// A stream socket's address: `vsock:CID:PORT`, `unix:PATH` or `tcp:HOST:PORT`.
+/// A stream socket's address: `vsock:CID:PORT`, `hybrid:PATH:PORT`, `unix:PATH` or `tcp:HOST:PORT`.
 ///
 /// [`FromStr`] and [`Display`](fmt::Display) are each other's inverse.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -19,6 +19,16 @@ pub enum Address {
         /// Context identifier: which virtual machine.
         cid: u32,
         /// The port in it; 32 bits wide, unlike TCP's.
+        port: u32,
+    },
+    /// A virtual socket whose host end is a Unix domain socket, as with QEMU's and Firecracker's vsock devices.
+    ///
+    /// `CONNECT port\n` on it, answered with `OK port\n`, is a connection to that port of the guest (Firecracker's
+    /// `docs/vsock.md`, "Host-Initiated Connections").
+    Hybrid {
+        /// The Unix domain socket.
+        path: PathBuf,
+        /// The port in the virtual machine behind it.
         port: u32,
     },
     /// A Unix domain socket, for an enclave that is simulated on this machine.
@@ -48,7 +58,7 @@ pub enum AddressError {
         /// What stands before the first colon.
         scheme: String,
     },
-    /// No port follows the host or the context identifier.
+    /// No port follows the host, the context identifier or the path.
     #[error("{given:?} has no port; accepted is {form}")]
     NoPort {
         /// What follows the scheme.
@@ -80,7 +90,7 @@ pub enum AddressError {
     },
 }
 
-const ACCEPTED: &str = "vsock:CID:PORT, unix:PATH and tcp:HOST:PORT";
+const ACCEPTED: &str = "vsock:CID:PORT, hybrid:PATH:PORT, unix:PATH and tcp:HOST:PORT";
 
 impl FromStr for Address {
     type Err = AddressError;
@@ -91,6 +101,10 @@ impl FromStr for Address {
             "vsock" => {
                 let (cid, port) = split_port(rest, "vsock:CID:PORT")?;
                 Ok(Self::Vsock { cid: number(cid, "CID", u32::MAX)?, port: number(port, "vsock port", u32::MAX)? })
+            }
+            "hybrid" => {
+                let (path, port) = split_port(rest, "hybrid:PATH:PORT")?;
+                Ok(Self::Hybrid { path: socket_path(path)?, port: number(port, "vsock port", u32::MAX)? })
             }
             "unix" => Ok(Self::Unix(socket_path(rest)?)),
             "tcp" => {
@@ -129,6 +143,7 @@ impl fmt::Display for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Vsock { cid, port } => write!(f, "vsock:{cid}:{port}"),
+            Self::Hybrid { path, port } => write!(f, "hybrid:{}:{port}", path.display()),
             Self::Unix(path) => write!(f, "unix:{}", path.display()),
             Self::Tcp { host, port } if host.contains(':') => write!(f, "tcp:[{host}]:{port}"),
             Self::Tcp { host, port } => write!(f, "tcp:{host}:{port}"),
@@ -145,6 +160,7 @@ impl Address {
     pub(crate) async fn connect(&self) -> io::Result<Box<dyn Stream>> {
         match self {
             Self::Vsock { cid, port } => Ok(Box::new(VsockStream::connect(VsockAddr::new(*cid, *port)).await?)),
+            Self::Hybrid { path, port } => Ok(Box::new(connect_hybrid(UnixStream::connect(path).await?, *port).await?)),
             Self::Unix(path) => Ok(Box::new(UnixStream::connect(path).await?)),
             Self::Tcp { host, port } => {
                 let stream = TcpStream::connect((host.as_str(), *port)).await?;
@@ -155,9 +171,76 @@ impl Address {
     }
 }
 
+/// The longest answer: `OK `, ten digits and the end of the line.
+const MAX_ANSWER: usize = "OK 4294967295\n".len();
+
+/// Asks a vsock device for a connection to `port`. The device ends the connection if nobody listens there.
+async fn connect_hybrid<S: Stream>(mut stream: S, port: u32) -> io::Result<S> {
+    stream.write_all(format!("CONNECT {port}\n").as_bytes()).await?;
+    let mut answer = Vec::with_capacity(MAX_ANSWER);
+    // Byte by byte: what follows the line is the enclave's.
+    while !answer.ends_with(b"\n") && answer.len() < MAX_ANSWER {
+        match stream.read_u8().await {
+            Ok(byte) => answer.push(byte),
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
+                let reason = format!("nobody listens on port {port} of the virtual machine");
+                return Err(io::Error::new(io::ErrorKind::ConnectionRefused, reason));
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    match answer.strip_prefix(b"OK ").and_then(|rest| rest.strip_suffix(b"\n")) {
+        Some(digits) if digits.iter().all(u8::is_ascii_digit) => Ok(stream),
+        _ => {
+            let reason = format!("the vsock device answered {:?}, not OK", String::from_utf8_lossy(&answer));
+            Err(io::Error::new(io::ErrorKind::InvalidData, reason))
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use tokio::io::duplex;
+
     use super::*;
+
+    /// What becomes of a connection to port 5000 when the device answers this, and what the device was asked.
+    async fn asked(answer: &[u8]) -> (io::Result<impl Stream + use<>>, String) {
+        let (near, mut device) = duplex(64);
+        device.write_all(answer).await.unwrap();
+        let answering = async {
+            let mut request = vec![0; "CONNECT 5000\n".len()];
+            device.read_exact(&mut request).await.unwrap();
+            device.shutdown().await.unwrap();
+            String::from_utf8(request).unwrap()
+        };
+        tokio::join!(connect_hybrid(near, 5000), answering)
+    }
+
+    #[tokio::test]
+    async fn a_hybrid_connection_begins_after_the_answer_of_the_device() {
+        let (stream, request) = asked(b"OK 1073741824\n\x16\x03").await;
+        assert_eq!(request, "CONNECT 5000\n");
+        let mut rest = Vec::new();
+        stream.unwrap().read_to_end(&mut rest).await.unwrap();
+        assert_eq!(rest, [0x16, 0x03], "no byte of the enclave's is taken for the device's");
+    }
+
+    #[tokio::test]
+    async fn a_hybrid_connection_that_is_refused_says_why() {
+        for (answer, kind) in [
+            (&b""[..], io::ErrorKind::ConnectionRefused),
+            (b"OK 5", io::ErrorKind::ConnectionRefused),
+            (b"NO\n", io::ErrorKind::InvalidData),
+            (b"OK five\n", io::ErrorKind::InvalidData),
+            (b"OK 42949672950\n", io::ErrorKind::InvalidData),
+            (&[b'x'; 60], io::ErrorKind::InvalidData),
+        ] {
+            let error = asked(answer).await.0.err().unwrap();
+            assert_eq!(error.kind(), kind, "{error}");
+        }
+        assert_eq!(asked(b"").await.0.err().unwrap().to_string(), "nobody listens on port 5000 of the virtual machine");
+    }
 
     fn refusal(text: &str) -> AddressError {
         text.parse::<Address>().unwrap_err()
@@ -168,6 +251,8 @@ mod tests {
         for (text, address) in [
             ("vsock:16:5000", Address::Vsock { cid: 16, port: 5000 }),
             ("vsock:4294967295:0", Address::Vsock { cid: u32::MAX, port: 0 }),
+            ("hybrid:/run/enclave.sock:5000", Address::Hybrid { path: "/run/enclave.sock".into(), port: 5000 }),
+            ("hybrid:odd:name:1", Address::Hybrid { path: "odd:name".into(), port: 1 }),
             ("unix:/run/enclave.sock", Address::Unix("/run/enclave.sock".into())),
             ("unix:odd:name", Address::Unix("odd:name".into())),
             ("tcp:127.0.0.1:8443", Address::Tcp { host: "127.0.0.1".into(), port: 8443 }),
@@ -187,6 +272,8 @@ mod tests {
         assert_eq!(refusal("Tcp:h:1"), AddressError::UnknownScheme { scheme: "Tcp".into() });
         assert_eq!(refusal("vsock:16"), AddressError::NoPort { given: "16".into(), form: "vsock:CID:PORT" });
         assert_eq!(refusal("tcp:host"), AddressError::NoPort { given: "host".into(), form: "tcp:HOST:PORT" });
+        assert_eq!(refusal("hybrid:/v"), AddressError::NoPort { given: "/v".into(), form: "hybrid:PATH:PORT" });
+        assert_eq!(refusal("hybrid::5000"), AddressError::Path { given: "".into() });
         for (text, given, what, max) in [
             ("vsock:any:5000", "any", "CID", u32::MAX),
             ("vsock:-1:5000", "-1", "CID", u32::MAX),
@@ -208,7 +295,7 @@ mod tests {
     fn a_refusal_says_what_is_accepted() {
         assert_eq!(
             refusal("vsok:16:5000").to_string(),
-            "there is no kind of address \"vsok\"; accepted are vsock:CID:PORT, unix:PATH and tcp:HOST:PORT"
+            "there is no kind of address \"vsok\"; accepted are vsock:CID:PORT, hybrid:PATH:PORT, unix:PATH and tcp:HOST:PORT"
         );
         assert_eq!(
             refusal("tcp:host:65536").to_string(),

@@ -40,7 +40,7 @@ struct Serve {
     /// Where to accept clients, as tcp:HOST:PORT; with port 0 the system chooses one
     #[arg(long, value_name = "ADDR", value_parser = tcp)]
     listen: (String, u16),
-    /// An enclave, as vsock:CID:PORT, unix:PATH or tcp:HOST:PORT; given more than once, each has its turn
+    /// An enclave, as vsock:CID:PORT, hybrid:PATH:PORT, unix:PATH or tcp:HOST:PORT; given more than once, each has its turn
     #[arg(long = "enclave", value_name = "ADDR", required = true)]
     enclaves: Vec<Address>,
     /// Connections at a time; one over it is closed at once

@@ -105,7 +105,7 @@ fn a_faulty_command_line_is_explained() {
         (&["serve", "--listen", "tcp:127.0.0.1:0"], "--enclave <ADDR>"),
         (
             &["serve", "--listen", "tcp:127.0.0.1:0", "--enclave", "vsok:16:5000"],
-            "accepted are vsock:CID:PORT, unix:PATH",
+            "accepted are vsock:CID:PORT, hybrid:PATH:PORT",
         ),
         (&["serve", "--listen", "unix:/run/p.sock", "--enclave", "vsock:16:5000"], "accepted is tcp:HOST:PORT"),
     ] {

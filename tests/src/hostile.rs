@@ -26,7 +26,7 @@ use cloister_attestation::{
 };
 use cloister_client::{AttestedConnection, Clock, Endpoint, Error, Policy, SystemClock};
 use cloister_enclave::{Attester, Entropy, TlsIdentity};
-use cloister_enclave_app::server::serve;
+use cloister_enclave_app::{server::serve, settings::Settings};
 use cloister_inference::{Bundle, Evaluator, Scratch};
 use cloister_simulated_enclave::{Authority, Identity, LocalAddress, LocalListener, SimulatedNsm, policy};
 use cloister_wire::{
@@ -107,7 +107,7 @@ impl Hostile {
             first_answer: Mutex::default(),
         });
         let app = Router::new().fallback(handle).with_state(evaluator.clone());
-        tokio::spawn(serve(listener, identity, app, pending()));
+        tokio::spawn(serve(listener, identity, app, Settings::default(), pending()));
         Ok(Self { address, evaluator })
     }
 

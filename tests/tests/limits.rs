@@ -19,7 +19,7 @@ use cloister_e2e::{
     raw::{RawClient, ask_without_reading},
 };
 use cloister_enclave::{AttestError, Attester, Claims, Entropy};
-use cloister_enclave_app::{Parts, models::Models, run};
+use cloister_enclave_app::{Parts, models::Models, run, settings::Settings};
 use cloister_simulated_enclave::{Authority, Identity, LocalAddress, LocalListener, SimulatedNsm};
 use cloister_wire::{
     error::{ErrorBody, ErrorCode},
@@ -64,7 +64,8 @@ async fn service(authority: &Authority, delay: Duration) -> (SocketAddr, Arc<Ato
     let listener = LocalListener::bind(&LocalAddress::Tcp(([127, 0, 0, 1], 0).into())).await.unwrap();
     let LocalAddress::Tcp(address) = listener.address().unwrap() else { unreachable!("bound to tcp") };
     let models = Models::from_files(&[bundle]).unwrap();
-    let parts = Parts { attester, listener, entropy: Entropy::from_kernel().unwrap(), models };
+    let entropy = Entropy::from_kernel().unwrap();
+    let parts = Parts { attester, listener, entropy, models, settings: Settings::default() };
     tokio::spawn(run(parts, pending()));
     (address, broken)
 }

@@ -1,6 +1,7 @@
 //! The root of a family of simulated enclaves.
 
 use std::{
+    fmt,
     fs::{self, File, OpenOptions},
     io::{self, Write},
     os::unix::fs::OpenOptionsExt,
@@ -12,7 +13,10 @@ use std::{
 use cloister_attestation::{Policy, PolicyError, Root, RootError, Timestamp};
 use rcgen::{KeyPair, PKCS_ECDSA_P384_SHA384};
 
-use crate::{Identity, SimulatedNsm, chain};
+use crate::{
+    Identity, SimulatedNsm,
+    chain::{self, Chain, Templates},
+};
 
 /// Key and certificate in one file, so that programs that start together agree on both. Readable by its owner only.
 const KEY_FILE: &str = "root-key.pem";
@@ -78,6 +82,13 @@ impl Authority {
         SimulatedNsm::new(self.clone(), identity)
     }
 
+    /// A chain for `identity` whose leaf lives three hours from `now`, with the leaf's key: for a signer outside of this
+    /// program, such as a virtual machine's NSM.
+    pub fn credentials(&self, identity: &Identity, now: Timestamp) -> Credentials {
+        let chain = Chain::issue(self, Templates::new(identity, now)).expect("the templates are constant but for names");
+        Credentials { key_pem: chain.key_pem(), cabundle: chain.cabundle, certificate: chain.certificate }
+    }
+
     /// Writes `policy` to `policy.toml` in the folder `dir` and returns its path.
     ///
     /// A policy of this authority that is there stays as it is, and gets the releases and models that it lacks: people change
@@ -117,6 +128,22 @@ impl Authority {
 
     pub(crate) fn key(&self) -> &KeyPair {
         &self.key
+    }
+}
+
+/// What signs documents of one enclave.
+pub struct Credentials {
+    /// The certificates from the root to the instance's authority, DER.
+    pub cabundle: Vec<Vec<u8>>,
+    /// The leaf, DER.
+    pub certificate: Vec<u8>,
+    /// The leaf's key, PKCS #8 in PEM.
+    pub key_pem: String,
+}
+
+impl fmt::Debug for Credentials {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Credentials").finish_non_exhaustive()
     }
 }
 

@@ -134,6 +134,11 @@ impl Chain {
         Ok(Self { cabundle, certificate, leaf: leaf.params, key })
     }
 
+    /// The leaf's key, PKCS #8 in PEM.
+    pub(crate) fn key_pem(&self) -> String {
+        self.key.serialize_pem()
+    }
+
     /// Whether the leaf is valid now and for another hour.
     pub(crate) fn lasts(&self, now: Timestamp) -> bool {
         self.leaf.not_before <= date(now) && date(now.plus(HOUR)) <= self.leaf.not_after

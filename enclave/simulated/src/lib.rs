@@ -38,7 +38,7 @@ mod listen;
 mod nsm;
 mod policy;
 
-pub use authority::{Authority, AuthorityError};
+pub use authority::{Authority, AuthorityError, Credentials};
 pub use identity::Identity;
 pub use listen::{AddressError, LocalAddress, LocalListener, LocalStream};
 pub use nsm::SimulatedNsm;

@@ -5,7 +5,7 @@ use std::{path::PathBuf, process::ExitCode};
 use anyhow::anyhow;
 use clap::Parser;
 use cloister_enclave::Entropy;
-use cloister_enclave_app::{Parts, exit_code, models::Models, run, server::terminated};
+use cloister_enclave_app::{Parts, models::Models, run, server::terminated, settings::Settings};
 use cloister_simulated_enclave::{Authority, Identity, LocalAddress, LocalListener, policy};
 
 /// SIMULATED enclave for development and tests: no hardware, no isolation, an authority of its own
@@ -25,7 +25,14 @@ struct Arguments {
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    exit_code(serve(Arguments::parse()).await)
+    match serve(Arguments::parse()).await {
+        Ok(()) => ExitCode::SUCCESS,
+        // Every error of ours says its cause itself, so the chain of causes that anyhow would add says it twice.
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::FAILURE
+        }
+    }
 }
 
 async fn serve(Arguments { authority: folder, listen, model }: Arguments) -> anyhow::Result<()> {
@@ -36,7 +43,8 @@ async fn serve(Arguments { authority: folder, listen, model }: Arguments) -> any
     let listener = LocalListener::bind(&listen).await.map_err(|error| anyhow!("listening on {listen}: {error}"))?;
     eprintln!("SIMULATED enclave: no hardware protects it and its documents prove nothing");
     println!("listening on {}, policy {}", listener.address()?, policy_file.display());
-    let attester = authority.enclave(Identity::random());
-    run(Parts { attester, listener, entropy: Entropy::from_kernel()?, models }, terminated()?).await?;
+    let (attester, entropy) = (authority.enclave(Identity::random()), Entropy::from_kernel()?);
+    let parts = Parts { attester, listener, entropy, models, settings: Settings::default() };
+    run(parts, terminated()?).await?;
     Ok(())
 }

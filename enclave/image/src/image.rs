@@ -1,0 +1,89 @@
+//! An image put together.
+
+use cloister_inference::Bundle;
+use serde_json::json;
+
+use crate::{eif::Parts, measurements::Measurements, ramdisk::Ramdisk};
+
+/// What the kernel is told. It is measured, by PCR0 and PCR1.
+///
+/// - `console=ttyS0 quiet`: a console, which exists in debug mode and in QEMU only, with errors alone.
+/// - `oops=panic panic=1 reboot=t`: a kernel that errs ends the enclave, and at once. Of the ways to reset a processor,
+///   a triple fault is the one that every hypervisor sees.
+/// - `random.trust_cpu=off`: the random generator counts as seeded when the NSM has seeded it, and not before.
+pub const COMMAND_LINE: &str = "console=ttyS0 quiet oops=panic panic=1 reboot=t random.trust_cpu=off";
+
+/// The measured settings of the program, `/etc/cloister.json` in the first ramdisk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// Connections that are served at once. Together with the largest request they bound the memory that is needed.
+    pub max_connections: u16,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self { max_connections: 256 }
+    }
+}
+
+impl Settings {
+    fn to_json(self) -> String {
+        let Self { max_connections } = self;
+        json!({ "v": 1, "max_connections": max_connections }).to_string()
+    }
+}
+
+/// An image, and what an enclave that boots from it will measure.
+#[derive(Clone, Debug)]
+pub struct Image {
+    /// The file, in Enclave Image Format.
+    pub eif: Vec<u8>,
+    /// PCR0, PCR1 and PCR2.
+    pub measurements: Measurements,
+}
+
+impl Image {
+    /// An image of these parts. Models are put in the order of their names, whatever order they are given in.
+    pub fn assemble(kernel: &[u8], program: &[u8], settings: &Settings, models: &[Bundle]) -> Self {
+        let first = Ramdisk::new()
+            .folder("dev")
+            .folder("etc")
+            .file("etc/cloister.json", 0o444, settings.to_json().as_bytes())
+            .file("init", 0o555, program)
+            .folder("proc")
+            .folder("sys")
+            .finish();
+        let mut models: Vec<&Bundle> = models.iter().collect();
+        models.sort_by_key(|model| model.name());
+        let second = models.into_iter().fold(Ramdisk::new().folder("models"), |ramdisk, model| {
+            ramdisk.file(&format!("models/{}.cloister", model.name()), 0o444, &model.to_bytes())
+        });
+        Self::of(kernel, &[first, second.finish()])
+    }
+
+    /// An image of these ramdisks, whatever they hold.
+    pub fn of(kernel: &[u8], ramdisks: &[Vec<u8>]) -> Self {
+        let metadata = metadata();
+        let parts = Parts { kernel, command_line: COMMAND_LINE, ramdisks, metadata: &metadata };
+        Self { eif: parts.to_eif(), measurements: Measurements::of(&parts) }
+    }
+}
+
+/// What `nitro-cli describe-eif` wants to read. It is not measured, so it says nothing that anybody should rely on, and
+/// no time, which would make every build another one.
+fn metadata() -> String {
+    json!({
+        "ImageName": "cloister",
+        "ImageVersion": env!("CARGO_PKG_VERSION"),
+        "BuildMetadata": {
+            "BuildTime": "1970-01-01T00:00:00Z",
+            "BuildTool": env!("CARGO_PKG_NAME"),
+            "BuildToolVersion": env!("CARGO_PKG_VERSION"),
+            "OperatingSystem": "Linux",
+            "KernelVersion": "see measurements.json",
+        },
+        "DockerInfo": {},
+        "CustomMetadata": null,
+    })
+    .to_string()
+}

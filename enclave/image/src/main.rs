@@ -1,0 +1,117 @@
+//! `cargo image`: builds an enclave's image and says what it measures.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
+
+use anyhow::{Context, bail};
+use clap::Parser;
+use cloister_image::{COMMAND_LINE, Image, Settings, kernel, program};
+use cloister_inference::Bundle;
+use serde_json::json;
+use sha2::{Digest, Sha256};
+
+/// Build the image of an enclave that serves these models, and its measurements
+///
+/// Writes to the folder OUT: cloister.eif, which nitro-cli and QEMU boot; measurements.json, which `cloister policy add`
+/// reads; and cloister-enclave-app, the program that is in the image. The same sources, kernel, models and tools give
+/// the same bytes in any folder: measurements.json names the tools.
+#[derive(Debug, Parser)]
+#[command(name = "cargo image --", version, after_help = EXAMPLE)]
+struct Arguments {
+    /// The kernel, a bzImage that this repository pins; enclave/image/kernel/build.sh builds it
+    #[arg(long, value_name = "BZIMAGE")]
+    kernel: PathBuf,
+    /// Model bundles to serve
+    #[arg(long, value_name = "FILE", required = true, num_args = 1..)]
+    model: Vec<PathBuf>,
+    /// The folder to write to; made if it is not there
+    #[arg(long, value_name = "DIR")]
+    out: PathBuf,
+    /// Connections that the enclave serves at once; measured
+    #[arg(long, value_name = "NUMBER", default_value_t = Settings::default().max_connections,
+        value_parser = clap::value_parser!(u16).range(1..))]
+    max_connections: u16,
+}
+
+const EXAMPLE: &str = "\
+Example:
+  cargo image -- --kernel bzImage --model iris.cloister --out image
+  cloister policy add policy.toml --measurements image/measurements.json --name 1.0.0 --model iris.cloister";
+
+fn main() -> ExitCode {
+    match build(&Arguments::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn build(arguments: &Arguments) -> anyhow::Result<()> {
+    let Arguments { kernel, model, out, max_connections } = arguments;
+    let workspace = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../.."));
+    // What is quick to refuse is read before minutes of compilation.
+    let models = models(model)?;
+    let kernel_bytes = read(kernel)?;
+    let pinned = kernel::identify(&kernel_bytes).with_context(|| kernel.display().to_string())?;
+    fs::create_dir_all(out).with_context(|| out.display().to_string())?;
+
+    eprintln!("building cloister-enclave-app; the first time takes some minutes …");
+    let tools = program::Tools::of(workspace)?;
+    let program = program::build(workspace, &workspace.join("target/image"))?;
+    let image = Image::assemble(&kernel_bytes, &program, &Settings { max_connections: *max_connections }, &models);
+    let digest = |bytes: &[u8]| hex::encode(Sha256::digest(bytes));
+    let names = |model: &Bundle| json!({ "name": model.name(), "digest": format!("sha384:{}", hex::encode(model.digest())) });
+    let measurements = json!({
+        "Measurements": image.measurements.to_json(),
+        "Build": {
+            "kernel": pinned.name,
+            "kernel_sha256": pinned.sha256,
+            "command_line": COMMAND_LINE,
+            "program_sha256": digest(&program),
+            "max_connections": max_connections,
+            "models": models.iter().map(names).collect::<Vec<_>>(),
+            "eif_sha256": digest(&image.eif),
+            "rustc": tools.rustc,
+            "cc": tools.cc,
+            "libc": tools.libc,
+        },
+    });
+    let measurements = format!("{measurements:#}\n");
+    write(&out.join("cloister-enclave-app"), &program)?;
+    write(&out.join("cloister.eif"), &image.eif)?;
+    write(&out.join("measurements.json"), measurements.as_bytes())?;
+
+    println!("{}  {} bytes", out.join("cloister.eif").display(), image.eif.len());
+    println!("{}", out.join("measurements.json").display());
+    for (index, pcr) in image.measurements.0.iter().enumerate() {
+        println!("PCR{index}  {}", hex::encode(pcr));
+    }
+    Ok(())
+}
+
+/// Reads the bundles. Two of one name would be one file in the image.
+fn models(paths: &[PathBuf]) -> anyhow::Result<Vec<Bundle>> {
+    let mut models: Vec<Bundle> = Vec::new();
+    for path in paths {
+        let model = Bundle::from_bytes(&read(path)?).with_context(|| path.display().to_string())?;
+        if models.iter().any(|other| other.name() == model.name()) {
+            bail!("{}: another bundle is named {:?}, too: import one under another name", path.display(), model.name());
+        }
+        models.push(model);
+    }
+    models.sort_by(|one, other| one.name().cmp(other.name()));
+    Ok(models)
+}
+
+fn read(path: &Path) -> anyhow::Result<Vec<u8>> {
+    fs::read(path).with_context(|| path.display().to_string())
+}
+
+fn write(path: &Path, bytes: &[u8]) -> anyhow::Result<()> {
+    fs::write(path, bytes).with_context(|| path.display().to_string())
+}
