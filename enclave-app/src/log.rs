@@ -143,8 +143,8 @@ fn line(event: Event, value: u64) -> String {
 /// Needs a runtime of tokio, which runs it. Only the first call has an effect.
 pub fn forward<Io, Connecting>(connect: impl Fn() -> Connecting + Send + 'static)
 where
-    Io: AsyncWrite + Send + Unpin,
-    Connecting: Future<Output = io::Result<Io>> + Send,
+    Io: AsyncWrite + Send + Unpin + 'static,
+    Connecting: Future<Output = io::Result<Io>> + Send + 'static,
 {
     let (queue, entries) = mpsc::channel(QUEUE);
     if FORWARD.set(Forward { queue, lost: AtomicU64::new(0) }).is_ok() {

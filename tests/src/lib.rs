@@ -4,6 +4,8 @@
 //! build        shipped programs, built one package at a time as they are shipped
 //! process      programs that run while a value lives
 //! world        a simulated enclave behind a proxy, both separate processes
+//! image        images of the enclave, as `cargo image` builds them
+//! qemu         an enclave that boots from one, in a virtual machine
 //! cli          the command line, run as a person runs it
 //! iris         the Iris data, its model and what scikit-learn says of it
 //! hostile      evaluators, parents and TLS servers that cheat
@@ -15,7 +17,9 @@ pub mod build;
 pub mod cli;
 pub mod clock;
 pub mod hostile;
+pub mod image;
 pub mod iris;
 pub mod process;
+pub mod qemu;
 pub mod raw;
 pub mod world;

@@ -8,13 +8,14 @@ use cloister_e2e::build::workspace;
 use serde_json::Value;
 
 /// What each package may depend on, of ours. Development dependencies ship nowhere and are not counted.
-const ALLOWED: [(&str, &[&str]); 10] = [
+const ALLOWED: [(&str, &[&str]); 11] = [
     ("cloister-attestation", &[]),
     ("cloister-inference", &[]),
     ("cloister-wire", &[]),
     ("cloister-enclave", &["cloister-attestation"]),
     ("cloister-enclave-app", &["cloister-attestation", "cloister-enclave", "cloister-inference", "cloister-wire"]),
     ("cloister-simulated-enclave", &["cloister-attestation", "cloister-enclave", "cloister-enclave-app"]),
+    ("cloister-image", &["cloister-inference"]),
     ("cloister-parent-proxy", &[]),
     ("cloister-client", &["cloister-attestation", "cloister-inference", "cloister-wire"]),
     ("cloister-fuzz", &["cloister-attestation", "cloister-inference", "cloister-wire"]),
@@ -25,6 +26,7 @@ const ALLOWED: [(&str, &[&str]); 10] = [
             "cloister-client",
             "cloister-enclave",
             "cloister-enclave-app",
+            "cloister-image",
             "cloister-inference",
             "cloister-simulated-enclave",
             "cloister-wire",

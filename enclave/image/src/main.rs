@@ -8,7 +8,10 @@ use std::{
 
 use anyhow::{Context, bail};
 use clap::Parser;
-use cloister_image::{COMMAND_LINE, Image, Settings, kernel, program};
+use cloister_image::{
+    COMMAND_LINE, Image, Settings, kernel,
+    program::{self, Folders, Tools},
+};
 use cloister_inference::Bundle;
 use serde_json::json;
 use sha2::{Digest, Sha256};
@@ -53,7 +56,6 @@ fn main() -> ExitCode {
 
 fn build(arguments: &Arguments) -> anyhow::Result<()> {
     let Arguments { kernel, model, out, max_connections } = arguments;
-    let workspace = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../.."));
     // What is quick to refuse is read before minutes of compilation.
     let models = models(model)?;
     let kernel_bytes = read(kernel)?;
@@ -61,8 +63,9 @@ fn build(arguments: &Arguments) -> anyhow::Result<()> {
     fs::create_dir_all(out).with_context(|| out.display().to_string())?;
 
     eprintln!("building cloister-enclave-app; the first time takes some minutes …");
-    let tools = program::Tools::of(workspace)?;
-    let program = program::build(workspace, &workspace.join("target/image"))?;
+    let folders = Folders::of(Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../..")))?;
+    let tools = Tools::of(&folders.workspace)?;
+    let program = program::build(&folders)?;
     let image = Image::assemble(&kernel_bytes, &program, &Settings { max_connections: *max_connections }, &models);
     let digest = |bytes: &[u8]| hex::encode(Sha256::digest(bytes));
     let names = |model: &Bundle| json!({ "name": model.name(), "digest": format!("sha384:{}", hex::encode(model.digest())) });

@@ -20,13 +20,34 @@ const PACKAGE: &str = "cloister-enclave-app";
 /// Separates flags in `CARGO_ENCODED_RUSTFLAGS`, so that paths may have spaces.
 const SEPARATOR: &str = "\u{1f}";
 
-/// Builds the program from the sources in `workspace`, with `target` as cargo's target folder.
+/// Where a build takes place. None of it shows in the result.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Folders {
+    /// The checkout.
+    pub workspace: PathBuf,
+    /// Cargo's target folder.
+    pub target: PathBuf,
+    /// Where cargo keeps the sources of dependencies.
+    pub cargo_home: PathBuf,
+}
+
+impl Folders {
+    /// For a checkout: its own target folder, and the cargo of whoever calls.
+    pub fn of(workspace: &Path) -> Result<Self, ProgramError> {
+        let workspace = workspace.canonicalize().map_err(ProgramError::at(workspace))?;
+        let home = env::var_os("CARGO_HOME").map(PathBuf::from);
+        let home = home.or_else(|| env::home_dir().map(|home| home.join(".cargo")));
+        let cargo_home = home.ok_or(ProgramError::NoCargoHome)?;
+        Ok(Self { target: workspace.join("target/image"), workspace, cargo_home })
+    }
+}
+
+/// Builds the program.
 ///
 /// Cargo's progress goes to stderr. Settings of the caller's environment that change what is built are not passed on.
-pub fn build(workspace: &Path, target: &Path) -> Result<Vec<u8>, ProgramError> {
-    let workspace = workspace.canonicalize().map_err(ProgramError::at(workspace))?;
-    let cargo_home = cargo_home()?;
-    let remap = [(&workspace, "/cloister"), (&cargo_home, "/cargo")].map(|(from, to)| format!("{}={to}", from.display()));
+pub fn build(folders: &Folders) -> Result<Vec<u8>, ProgramError> {
+    let Folders { workspace, target, cargo_home } = folders;
+    let remap = [(workspace, "/cloister"), (cargo_home, "/cargo")].map(|(from, to)| format!("{}={to}", from.display()));
     let mut flags = vec!["-Ctarget-feature=+crt-static".to_owned(), "-Cstrip=symbols".to_owned()];
     flags.extend(remap.iter().map(|pair| format!("--remap-path-prefix={pair}")));
     let c_flags: Vec<String> = remap.iter().map(|pair| format!("-ffile-prefix-map={pair}")).collect();
@@ -38,7 +59,8 @@ pub fn build(workspace: &Path, target: &Path) -> Result<Vec<u8>, ProgramError> {
         cargo.env_remove(name);
     }
     cargo.env("CARGO_ENCODED_RUSTFLAGS", flags.join(SEPARATOR)).env("CFLAGS", c_flags.join(" "));
-    let output = run(cargo.current_dir(&workspace).stderr(Stdio::inherit()))?;
+    cargo.env("CARGO_HOME", cargo_home);
+    let output = run(cargo.current_dir(workspace).stderr(Stdio::inherit()))?;
     let executable = executable(&output.stdout).ok_or(ProgramError::Failed { command: "cargo build".to_owned() })?;
     fs::read(&executable).map_err(ProgramError::at(&executable))
 }
@@ -56,12 +78,6 @@ fn changes_the_build(name: &OsStr) -> bool {
 fn executable(messages: &[u8]) -> Option<PathBuf> {
     let lines = messages.split(|byte| *byte == b'\n').filter_map(|line| serde_json::from_slice::<Value>(line).ok());
     lines.filter_map(|message| message["executable"].as_str().map(PathBuf::from)).last()
-}
-
-fn cargo_home() -> Result<PathBuf, ProgramError> {
-    let home = env::var_os("CARGO_HOME").map(PathBuf::from);
-    let home = home.or_else(|| env::home_dir().map(|home| home.join(".cargo")));
-    home.ok_or(ProgramError::NoCargoHome)
 }
 
 /// What decides about the bytes, beside the sources.
