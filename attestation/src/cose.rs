@@ -1,6 +1,6 @@
 //! COSE_Sign1 (RFC 9052 §4.2), in exactly one encoding.
 
-use coset::{CborSerializable, CoseSign1, CoseSign1Builder, Header, ProtectedHeader};
+use coset::{CborSerializable, CoseSign1, CoseSign1Builder, Header, ProtectedHeader, cbor::Value};
 
 use crate::foreign::foreign;
 
@@ -16,6 +16,12 @@ pub(crate) const ES384: Algorithm = Algorithm { protected: &[0xa1, 0x01, 0x38, 0
 
 /// ES256: `{1: -7}`, what receipts are signed with.
 pub(crate) const ES256: Algorithm = Algorithm { protected: &[0xa1, 0x01, 0x26], signature_length: 64 };
+
+impl Algorithm {
+    fn differs(&self, protected: &[u8]) -> CoseError {
+        CoseError::Protected { expected: hex::encode(self.protected), actual: hex::encode(protected) }
+    }
+}
 
 /// The parts of a COSE_Sign1 that a verifier needs.
 #[derive(Clone, Debug)]
@@ -33,7 +39,7 @@ impl Sign1 {
     /// payload and any algorithm; comparing with the re-encoding, and each part with what it must be, refuses them all.
     pub(crate) fn parse(bytes: &[u8], algorithm: Algorithm) -> Result<Self, CoseError> {
         // 2.2
-        let sign1 = CoseSign1::from_slice(bytes).map_err(unreadable)?;
+        let sign1 = CoseSign1::from_slice(bytes).map_err(|error| unreadable(error, bytes, algorithm))?;
         // 2.3
         if !sign1.clone().to_vec().is_ok_and(|encoded| encoded == bytes) {
             return Err(CoseError::NotCanonical);
@@ -44,10 +50,7 @@ impl Sign1 {
         // 2.4
         let protected = protected.original_data.unwrap_or_default();
         if protected != algorithm.protected {
-            return Err(CoseError::Protected {
-                expected: hex::encode(algorithm.protected),
-                actual: hex::encode(protected),
-            });
+            return Err(algorithm.differs(&protected));
         }
         // 2.5
         if unprotected != Header::default() {
@@ -72,11 +75,24 @@ impl Sign1 {
     }
 }
 
-fn unreadable(error: coset::CoseError) -> CoseError {
+fn unreadable(error: coset::CoseError, bytes: &[u8], algorithm: Algorithm) -> CoseError {
     CoseError::Malformed(match error {
         coset::CoseError::DecodeFailed(_) => "no CBOR, or it ends too early".to_owned(),
+        // An algorithm without a name, such as the -1 of an NSM that does not sign: the parser fails, 2.4 has a better reason.
+        coset::CoseError::UnregisteredIanaValue | coset::CoseError::UnregisteredIanaNonPrivateValue => {
+            match protected_header(bytes) {
+                Some(protected) if protected != algorithm.protected => return algorithm.differs(&protected),
+                _ => foreign(&error.to_string()),
+            }
+        }
         other => foreign(&other.to_string()),
     })
+}
+
+/// The first element of an array, if it is a byte string.
+fn protected_header(bytes: &[u8]) -> Option<Vec<u8>> {
+    let elements = Value::from_slice(bytes).ok()?.into_array().ok()?;
+    elements.into_iter().next()?.into_bytes().ok()
 }
 
 /// Bytes are not the COSE_Sign1 that was expected.
@@ -155,6 +171,12 @@ mod tests {
         assert_eq!(
             Sign1::parse(&signed(ES256), ES384).unwrap_err(),
             CoseError::Protected { expected: "a1013822".to_owned(), actual: "a10126".to_owned() }
+        );
+        // -1, which no registry has: what QEMU's NSM writes, which does not sign.
+        let unsigned = Algorithm { protected: &[0xa1, 0x01, 0x20], signature_length: 64 };
+        assert_eq!(
+            Sign1::parse(&signed(unsigned), ES384).unwrap_err(),
+            CoseError::Protected { expected: "a1013822".to_owned(), actual: "a10120".to_owned() }
         );
     }
 }

@@ -47,7 +47,7 @@ impl BuiltImage {
     }
 }
 
-/// The program of the image, built in this checkout as `cargo image` does.
+/// The program of every image, built in this checkout as `cargo image` does.
 pub fn program() -> anyhow::Result<Vec<u8>> {
     // Tests of one process that build at a time would wait for each other in cargo, and say so.
     static BUILDING: Mutex<()> = Mutex::new(());

@@ -30,8 +30,14 @@ const DEFAULT: &str = "../shared/qemu-ne";
 
 /// How long a machine may take until it serves or says why not. Emulation is slow, and test machines are shared.
 const BOOT: Duration = Duration::from_secs(120);
+/// How often it is looked.
+const POLL: Duration = Duration::from_millis(20);
+/// How long an event may take from the enclave to its parent.
+const EVENT: Duration = Duration::from_secs(30);
 /// The guest's context identifier. It means nothing outside of its vsock device, so all machines have the same.
 const CID: u32 = 16;
+/// As many as the smallest enclave on AWS has, where a processor of two threads is not divided.
+const CPUS: &str = "2";
 /// The enclave's ports, as enclave-app has them.
 const SERVICE_PORT: u32 = 5000;
 const LOG_PORT: u32 = 5002;
@@ -100,12 +106,17 @@ pub struct Options {
     pub authority: Option<Authority>,
     /// Who it says it is. Its registers are measured, not taken from here.
     pub identity: Identity,
+    /// Where the parent reaches it; a place of its own if there is none.
+    pub socket: Option<PathBuf>,
+    /// Whether anybody on the parent listens to it.
+    pub heard: bool,
 }
 
 impl Options {
     /// A new enclave on a new instance whose documents `authority` signs.
     pub fn signed_by(authority: &Authority) -> Self {
-        Self { memory_mib: 128, authority: Some(authority.clone()), identity: Identity::random() }
+        let (authority, identity) = (Some(authority.clone()), Identity::random());
+        Self { memory_mib: 128, authority, identity, socket: None, heard: true }
     }
 }
 
@@ -115,8 +126,9 @@ pub struct Machine {
     // In the order in which they end: without its device, a dead machine's connections would stay open.
     qemu: Killed,
     _vsock_device: Killed,
-    folder: TempDir,
+    socket: PathBuf,
     seen: Seen,
+    _folder: TempDir,
     /// From the start of QEMU until the service said that it is ready.
     pub boot: Duration,
 }
@@ -152,13 +164,17 @@ impl Machine {
         let folder = tempfile::tempdir()?;
         let file = |name: &str| folder.path().join(name);
         let seen = Seen::default();
-        let happened = listen(&file(&format!("vm_{LOG_PORT}")), &file(&format!("vm_{HEARTBEAT_PORT}")), &seen)?;
+        let Options { memory_mib, authority, identity, socket, heard } = options;
+        let socket = socket.clone().unwrap_or_else(|| file("vm"));
+        // What a machine that was here before has left.
+        let _ = fs::remove_file(&socket);
+        let happened = heard.then(|| seen.listen(&socket)).transpose()?;
 
-        let (device_socket, host_socket) = (file("device"), file("vm"));
+        let device_socket = file("device");
         let vm = format!(
             "guest-cid={CID},socket={},uds-path={},tx-buffer-size=32768",
             device_socket.display(),
-            host_socket.display()
+            socket.display()
         );
         let log = File::create(file("vsock.log"))?;
         let device = Command::new(pieces.vsock_device()).args(["--vm", &vm]).stdout(Stdio::null()).stderr(log).spawn();
@@ -167,12 +183,15 @@ impl Machine {
 
         let started = Instant::now();
         let mut qemu = Command::new(pieces.qemu());
-        let Options { memory_mib, authority, identity } = options;
         let (module_id, instance_id) = (identity.module_id(), &identity.instance_id);
         qemu.arg("-M").arg(format!("nitro-enclave,vsock=vsock,id={module_id},parent-id={instance_id}"));
         qemu.arg("-chardev").arg(format!("socket,id=vsock,path={}", device_socket.display()));
         qemu.arg("-kernel").arg(eif).arg("-L").arg(pieces.firmware());
-        qemu.args(["-accel", "tcg", "-cpu", "max", "-m", &memory_mib.to_string(), "-nographic", "-no-reboot"]);
+        qemu.args(["-accel", "tcg", "-cpu", "max", "-smp", CPUS, "-m", &memory_mib.to_string()]);
+        qemu.args(["-nographic", "-no-reboot"]);
+        // Otherwise QEMU notifies its NSM once when the driver is ready, and if that is between the two buffers of the first
+        // request, it breaks the device ("Expected response buffer after request buffer"): seen in 2 of 30 boots.
+        qemu.args(["-global", "virtio-mmio.ioeventfd=off"]);
         if let Some(authority) = authority {
             let signer = file("signer");
             write_credentials(&signer, authority, identity)?;
@@ -184,15 +203,19 @@ impl Machine {
         seen.collect_console(qemu.0.stderr.take().context("stderr is piped")?);
 
         while started.elapsed() < BOOT {
-            match happened.recv_timeout(Duration::from_millis(20)) {
-                Ok(event) if event == "ready" => {
-                    return Ok(Ok(Self { qemu, _vsock_device: device, folder, seen, boot: started.elapsed() }));
+            let serves = match &happened {
+                Some(events) => events.recv_timeout(POLL).is_ok_and(|event| event == "ready"),
+                None => {
+                    thread::sleep(POLL);
+                    connect(&socket).is_ok()
                 }
-                _ => {
-                    if qemu.0.try_wait()?.is_some() {
-                        return Ok(Err(Ended { events: seen.events(), console: seen.console() }));
-                    }
-                }
+            };
+            if serves {
+                let boot = started.elapsed();
+                return Ok(Ok(Self { qemu, _vsock_device: device, socket, seen, _folder: folder, boot }));
+            }
+            if qemu.0.try_wait()?.is_some() {
+                return Ok(Err(Ended { events: seen.events(), console: seen.console() }));
             }
         }
         bail!("the enclave does neither serve nor end: {:?}\n{}", seen.events(), seen.console())
@@ -200,25 +223,18 @@ impl Machine {
 
     /// Where its service is, as the proxy is told it.
     pub fn address(&self) -> String {
-        format!("hybrid:{}:{SERVICE_PORT}", self.folder.path().join("vm").display())
-    }
-
-    /// Connects to its service, past every proxy.
-    pub fn connect(&self) -> anyhow::Result<UnixStream> {
-        let mut stream = UnixStream::connect(self.folder.path().join("vm"))?;
-        stream.write_all(format!("CONNECT {SERVICE_PORT}\n").as_bytes())?;
-        let mut answer = String::new();
-        while !answer.ends_with('\n') {
-            let mut byte = [0];
-            stream.read_exact(&mut byte)?;
-            answer.push(byte[0].into());
-        }
-        Ok(stream)
+        format!("hybrid:{}:{SERVICE_PORT}", self.socket.display())
     }
 
     /// The names of the events that it has logged.
     pub fn events(&self) -> Vec<String> {
         self.seen.events()
+    }
+
+    /// Waits until it has logged so many events of this name.
+    pub fn wait_for(&self, name: &str, count: usize) -> anyhow::Result<()> {
+        wait_for(EVENT, || self.events().iter().filter(|event| *event == name).count() >= count)
+            .with_context(|| format!("{count} of {name:?} in {:?}", self.events()))
     }
 
     /// Heartbeats that it has sent.
@@ -231,11 +247,6 @@ impl Machine {
         let status = Command::new("kill").args(["-STOP", &self.qemu.0.id().to_string()]).status().context("running kill")?;
         anyhow::ensure!(status.success(), "kill failed");
         Ok(())
-    }
-
-    /// Whether it has ended by itself.
-    pub fn has_ended(&mut self) -> anyhow::Result<bool> {
-        Ok(self.qemu.0.try_wait()?.is_some())
     }
 }
 
@@ -250,35 +261,51 @@ impl Drop for Killed {
     }
 }
 
-/// Listens as a parent does; the names of events arrive at the receiver.
-fn listen(log: &Path, heartbeat: &Path, seen: &Seen) -> anyhow::Result<mpsc::Receiver<String>> {
-    let (sender, happened) = mpsc::channel();
-    let (log, events) = (UnixListener::bind(log)?, seen.events.clone());
-    thread::spawn(move || {
-        for line in log.incoming().filter_map(Result::ok).flat_map(|stream| BufReader::new(stream).lines()) {
-            let Ok(event) = line.map_err(anyhow::Error::from).and_then(|line| Ok(serde_json::from_str::<Value>(&line)?))
-            else {
-                continue;
-            };
-            let name = event["event"].as_str().unwrap_or_default().to_owned();
-            locked(&events).push(event);
-            let _ = sender.send(name);
-        }
-    });
-    let (heartbeat, heartbeats) = (UnixListener::bind(heartbeat)?, seen.heartbeats.clone());
-    thread::spawn(move || {
-        for mut stream in heartbeat.incoming().filter_map(Result::ok) {
-            let mut byte = [0];
-            if stream.read_exact(&mut byte).is_ok() && byte == [HEARTBEAT] {
-                *locked(&heartbeats) += 1;
-                let _ = stream.write_all(&byte);
-            }
-        }
-    });
-    Ok(happened)
+/// Connects to the service of the machine behind a socket.
+fn connect(socket: &Path) -> anyhow::Result<UnixStream> {
+    let mut stream = UnixStream::connect(socket)?;
+    stream.set_read_timeout(Some(Duration::from_secs(1)))?;
+    stream.write_all(format!("CONNECT {SERVICE_PORT}\n").as_bytes())?;
+    let mut answer = [0; 3];
+    stream.read_exact(&mut answer)?;
+    anyhow::ensure!(answer == *b"OK ", "nobody listens");
+    Ok(stream)
+}
+
+/// Listens where connections of the machine behind `socket` to a port of its parent arrive.
+fn parent(socket: &Path, port: u32) -> anyhow::Result<UnixListener> {
+    let path = format!("{}_{port}", socket.display());
+    let _ = fs::remove_file(&path);
+    UnixListener::bind(&path).context(path)
 }
 
 impl Seen {
+    /// Listens as a parent does, to events and heartbeats. The names of events arrive at the receiver as well.
+    fn listen(&self, socket: &Path) -> anyhow::Result<mpsc::Receiver<String>> {
+        let (sender, happened) = mpsc::channel();
+        let (listener, events) = (parent(socket, LOG_PORT)?, self.events.clone());
+        thread::spawn(move || {
+            let connections = listener.incoming().filter_map(Result::ok);
+            for line in connections.flat_map(|stream| BufReader::new(stream).lines()).map_while(Result::ok) {
+                let event: Value = serde_json::from_str(&line).unwrap_or_else(|error| panic!("{line}: {error}"));
+                let name = event["event"].as_str().unwrap_or_default().to_owned();
+                locked(&events).push(event);
+                let _ = sender.send(name);
+            }
+        });
+        let (listener, heartbeats) = (parent(socket, HEARTBEAT_PORT)?, self.heartbeats.clone());
+        thread::spawn(move || {
+            for mut stream in listener.incoming().filter_map(Result::ok) {
+                let mut byte = [0];
+                if stream.read_exact(&mut byte).is_ok() && byte == [HEARTBEAT] {
+                    *locked(&heartbeats) += 1;
+                    let _ = stream.write_all(&byte);
+                }
+            }
+        });
+        Ok(happened)
+    }
+
     fn events(&self) -> Vec<String> {
         locked(&self.events).iter().filter_map(|event| event["event"].as_str().map(str::to_owned)).collect()
     }

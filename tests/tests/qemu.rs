@@ -4,65 +4,312 @@
 #![allow(clippy::unwrap_used, reason = "what helps a test may fail it")]
 
 use std::{
+    collections::BTreeSet,
+    fs,
     io::{self, Write},
-    path::Path,
+    path::{Path, PathBuf},
+    time::Duration,
 };
 
-use cloister_attestation::{Evidence, Timestamp};
-use cloister_client::{AttestedConnection, Policy};
+use cloister_attestation::{Policy, PolicyModel, Release, Sha384, Timestamp, VerificationError};
+use cloister_client::{AttestedConnection, Endpoint, Error};
 use cloister_e2e::{
-    cli::{Outcome, cloister, write},
-    hostile::BUNDLE,
-    image::BuiltImage,
+    build,
+    cli::{DAY, cloister, write},
+    hostile::{BUNDLE, not_verified},
+    image::{BuiltImage, program},
     iris::{self, Agreement, Iris},
-    qemu::{Machine, Options, Pieces},
+    qemu::{Ended, Machine, Options, Pieces},
     world::{endpoint, proxy},
 };
+use cloister_image::{Image, Settings, first_ramdisk, ramdisk::Ramdisk};
+use cloister_inference::{Bundle, ImportOptions, Imported, import};
 use cloister_simulated_enclave::Authority;
 
-/// The pieces, or a word that this test did not run.
-fn pieces() -> Option<Pieces> {
-    match Pieces::find().unwrap() {
-        Ok(pieces) => Some(pieces),
-        Err(reason) => {
-            // Past the test harness, which captures what passes.
-            io::stderr().write_all(format!("SKIPPED: no enclave is booted: {reason}\n").as_bytes()).unwrap();
-            None
+/// Everything that boots an image.
+struct Bench {
+    pieces: Pieces,
+    authority: Authority,
+    folder: tempfile::TempDir,
+}
+
+impl Bench {
+    /// None, and a word that this test did not run, where there are no pieces.
+    fn new() -> Option<Self> {
+        match Pieces::find().unwrap() {
+            Ok(pieces) => {
+                Some(Self { pieces, authority: Authority::ephemeral(), folder: tempfile::tempdir().unwrap() })
+            }
+            Err(reason) => {
+                // Past the test harness, which captures what passes.
+                io::stderr().write_all(format!("SKIPPED: no enclave is booted: {reason}\n").as_bytes()).unwrap();
+                None
+            }
         }
+    }
+
+    fn kernel(&self) -> Vec<u8> {
+        fs::read(self.pieces.kernel()).unwrap()
+    }
+
+    fn image(&self, models: &[Bundle]) -> Image {
+        Image::assemble(&self.kernel(), &program().unwrap(), &Settings::default(), models)
+    }
+
+    fn options(&self) -> Options {
+        Options::signed_by(&self.authority)
+    }
+
+    fn eif(&self, image: &Image) -> PathBuf {
+        write(self.folder.path(), "test.eif", &image.eif).into()
+    }
+
+    /// Boots an image that serves.
+    fn boot(&self, image: &Image) -> Machine {
+        Machine::boot(&self.pieces, &self.eif(image), &self.options()).unwrap()
+    }
+
+    /// Boots an image that ends by itself.
+    fn boot_to_end(&self, image: &Image) -> Ended {
+        Machine::start(&self.pieces, &self.eif(image), &self.options()).unwrap().unwrap_err()
+    }
+
+    /// A policy that accepts these registers, and the Iris model.
+    fn policy(&self, pcrs: [[u8; 48]; 3]) -> Policy {
+        let mut policy = Policy::new(Timestamp::now().plus(DAY)).with_root(self.authority.root());
+        policy.add_release(Release { name: "1.0.0".to_owned(), pcrs, not_after: None, revoked: None }).unwrap();
+        policy.add_model(PolicyModel { name: "iris".to_owned(), digest: Sha384(BUNDLE.digest()) }).unwrap();
+        policy
+    }
+
+    /// The policy that a data owner makes of a release's measurements.json.
+    fn policy_file(&self, measurements: &Path) -> String {
+        let file = self.folder.path().join("policy.toml").display().to_string();
+        assert_eq!(cloister(&["policy", "new", &file]).exit, 0);
+        let root = format!("root = \"\"\"\n{}\"\"\"\n", self.authority.root_pem());
+        write(self.folder.path(), "policy.toml", root + &fs::read_to_string(&file).unwrap());
+        let (measurements, model) =
+            (measurements.display().to_string(), write(self.folder.path(), "iris.cloister", BUNDLE.to_bytes()));
+        let added =
+            cloister(&["policy", "add", &file, "--measurements", &measurements, "--name", "1.0.0", "--model", &model]);
+        assert_eq!(added.exit, 0, "{}", added.stderr);
+        file
     }
 }
 
-/// The policy that a data owner makes of a release's measurements, for the enclaves of `authority`.
-fn policy_file(folder: &Path, authority: &Authority, image: &BuiltImage) -> String {
-    let file = folder.join("policy.toml").display().to_string();
-    assert_eq!(cloister(&["policy", "new", &file]).exit, 0);
-    let root = format!("root = \"\"\"\n{}\"\"\"\n", authority.root_pem());
-    write(folder, "policy.toml", root + &std::fs::read_to_string(&file).unwrap());
-    let measurements = image.measurements().display().to_string();
-    let model = write(folder, "iris.cloister", BUNDLE.to_bytes());
-    let added =
-        cloister(&["policy", "add", &file, "--measurements", &measurements, "--name", "1.0.0", "--model", &model]);
-    assert_eq!(added.exit, 0, "{}", added.stderr);
-    file
+/// Why the enclave at `endpoint` is refused.
+async fn refusal(endpoint: &Endpoint, policy: Policy) -> VerificationError {
+    not_verified(AttestedConnection::open(endpoint, policy).await.unwrap_err()).unwrap()
 }
 
-#[test]
-fn an_image_is_verified_by_its_measurements_and_answers_150_rows_within_the_bound() {
-    let Some(pieces) = pieces() else { return };
-    let (folder, authority) = (tempfile::tempdir().unwrap(), Authority::ephemeral());
-    let image = BuiltImage::build(&pieces.kernel(), &[&BUNDLE]).unwrap();
-    let policy = policy_file(folder.path(), &authority, &image);
-    let options = Options::signed_by(&authority);
-    let machine = Machine::boot(&pieces, &image.eif(), &options).unwrap();
+#[tokio::test(flavor = "multi_thread")]
+async fn an_image_is_verified_by_its_measurements_and_answers_150_rows_within_the_bound() {
+    let Some(bench) = Bench::new() else { return };
+    let image = BuiltImage::build(&bench.pieces.kernel(), &[&BUNDLE]).unwrap();
+    let policy_file = bench.policy_file(&image.measurements());
+    let machine = Machine::boot(&bench.pieces, &image.eif(), &bench.options()).unwrap();
     let proxy = proxy(&[&machine.address()]).unwrap();
-    let endpoint = endpoint(&proxy).unwrap().to_string();
+    let endpoint = endpoint(&proxy).unwrap();
 
-    let verified = cloister(&["verify", &endpoint, "--policy", &policy, "--json"]);
+    let verified = cloister(&["verify", &endpoint.to_string(), "--policy", &policy_file, "--json"]);
     assert_eq!(verified.exit, 0, "{}", verified.stderr);
     assert!(verified.stderr.contains("SIMULATED"), "another root than AWS's is never without this word");
     let object = verified.json();
     assert_eq!((&object["verified"], &object["release"]), (&true.into(), &"1.0.0".into()), "{object}");
     assert!(object["steps"].as_array().unwrap().iter().all(|step| step["ok"] == true), "{object}");
-    println!("{:?} {:?} {}", machine.boot, machine.events(), machine.heartbeats());
-    let _ = (iris::LABELS, Outcome::assert_fails, Iris::load, Agreement::of, Evidence::from_cbor, Timestamp::now, AttestedConnection::open, Policy::parse);
+
+    let (data, policy) = (Iris::load().unwrap(), Policy::parse(&fs::read_to_string(&policy_file).unwrap()).unwrap());
+    let mut connection = AttestedConnection::open(&endpoint, policy.clone()).await.unwrap();
+    let mut model = connection.model("iris").await.unwrap();
+    let answer = model.infer(&data.rows).await.unwrap();
+    let agreement = Agreement::of(&answer.predictions, &data, model.description().bound());
+    assert_eq!((agreement.violations, agreement.labels_equal), (0, 150), "{agreement:?}");
+
+    // The first process has done what it has to, and the log says so in the order in which it happened.
+    assert_eq!(machine.heartbeats(), 1);
+    machine.wait_for("inferred", 1).unwrap();
+    assert_eq!(machine.events(), ["booted", "ready", "attested", "attested", "inferred"]);
+
+    // Offline, when nothing of it runs any more.
+    let evidence = connection.evidence();
+    drop((machine, proxy));
+    let archived = evidence[0].verify(&policy, Timestamp::now()).unwrap();
+    let registers: Vec<_> = archived.document().pcrs().iter().map(|(index, _)| index).collect();
+    assert!(registers.iter().copied().eq(0..32), "every register is locked, so a document shows it: {registers:?}");
+    let file = write(bench.folder.path(), "evidence.cbor", evidence[0].to_cbor());
+    let receipts = cloister(&["verify-receipt", &file, "--policy", &policy_file]);
+    assert_eq!(receipts.exit, 0, "{}", receipts.stderr);
+    assert!(receipts.stdout.contains("1.0.0"), "{}", receipts.stdout);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn another_image_is_refused_at_the_register_that_differs() {
+    let Some(bench) = Bench::new() else { return };
+    let image = bench.image(&[BUNDLE.clone()]);
+    let other_settings = Settings { max_connections: 7 };
+    let other = Image::assemble(&bench.kernel(), &program().unwrap(), &other_settings, &[BUNDLE.clone()]);
+    let machine = bench.boot(&image);
+    let proxy = proxy(&[&machine.address()]).unwrap();
+    let endpoint = endpoint(&proxy).unwrap();
+    AttestedConnection::open(&endpoint, bench.policy(image.measurements.0)).await.unwrap();
+    let refused = refusal(&endpoint, bench.policy(other.measurements.0)).await;
+    assert!(matches!(refused, VerificationError::PcrMismatch { index: 0, .. }), "{refused}");
+
+    let [ours, others] = [image.measurements.0, other.measurements.0];
+    for index in 0..2 {
+        let mut pcrs = ours;
+        pcrs[index] = others[index];
+        let refused = refusal(&endpoint, bench.policy(pcrs)).await;
+        assert!(matches!(refused, VerificationError::PcrMismatch { index: at, .. } if usize::from(at) == index), "{refused}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_changed_bundle_changes_pcr2_and_is_refused() {
+    let Some(bench) = Bench::new() else { return };
+    let image = bench.image(&[BUNDLE.clone()]);
+    let onnx = fs::read(iris::file("iris.onnx")).unwrap();
+    let Imported { bundle, .. } = import(&onnx, &ImportOptions::new("iris", "2")).unwrap();
+    let changed = bench.image(&[bundle]);
+    let ([pcr0, pcr1, pcr2], now) = (image.measurements.0, changed.measurements.0);
+    assert!(now[0] != pcr0 && now[1] == pcr1 && now[2] != pcr2, "the program is the same, the models are not");
+
+    let machine = bench.boot(&changed);
+    let proxy = proxy(&[&machine.address()]).unwrap();
+    let endpoint = endpoint(&proxy).unwrap();
+    let refused = refusal(&endpoint, bench.policy([pcr0, pcr1, pcr2])).await;
+    assert!(matches!(refused, VerificationError::PcrMismatch { index: 0, .. }), "{refused}");
+    let refused = refusal(&endpoint, bench.policy([now[0], pcr1, pcr2])).await;
+    assert!(matches!(refused, VerificationError::PcrMismatch { index: 2, .. }), "{refused}");
+}
+
+/// The kernel unpacks one ramdisk over the other, so whoever writes the second can replace what is in the first.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_second_ramdisk_that_replaces_the_program_keeps_pcr1_and_is_refused() {
+    let Some(bench) = Bench::new() else { return };
+    let genuine = bench.image(&[BUNDLE.clone()]);
+    let first = first_ramdisk(&program().unwrap(), &Settings::default());
+    let settings = br#"{"v":1,"max_connections":1}"#;
+    let replaced = Ramdisk::new().folder("etc").file("etc/cloister.json", 0o444, settings).folder("models");
+    let second = replaced.file("models/iris.cloister", 0o444, &BUNDLE.to_bytes()).finish();
+    let hostile = Image::of(&bench.kernel(), &[first, second]);
+    let ([pcr0, pcr1, pcr2], found) = (genuine.measurements.0, hostile.measurements.0);
+    assert_eq!(found[1], pcr1, "PCR1 alone does not say which program runs");
+
+    let machine = bench.boot(&hostile);
+    let proxy = proxy(&[&machine.address()]).unwrap();
+    let endpoint = endpoint(&proxy).unwrap();
+    AttestedConnection::open(&endpoint, bench.policy(found)).await.unwrap();
+    let refused = refusal(&endpoint, bench.policy([pcr0, pcr1, pcr2])).await;
+    assert!(matches!(refused, VerificationError::PcrMismatch { index: 0, .. }), "{refused}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_document_that_nobody_signed_is_refused_at_the_algorithm() {
+    let Some(bench) = Bench::new() else { return };
+    let image = bench.image(&[BUNDLE.clone()]);
+    let options = Options { authority: None, ..bench.options() };
+    let machine = Machine::boot(&bench.pieces, &bench.eif(&image), &options).unwrap();
+    let proxy = proxy(&[&machine.address()]).unwrap();
+    let refused = refusal(&endpoint(&proxy).unwrap(), bench.policy(image.measurements.0)).await;
+    assert_eq!(refused.code(), "protected_header");
+    assert!(refused.to_string().contains("the protected header is a10120, expected a1013822"), "{refused}");
+    assert!(machine.events().contains(&"document_unreadable".to_owned()), "the operator is told");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_enclave_that_dies_in_a_request_is_a_clear_error_and_the_next_one_is_found() {
+    let Some(bench) = Bench::new() else { return };
+    let image = bench.image(&[BUNDLE.clone()]);
+    let options = Options { socket: Some(bench.folder.path().join("vm")), ..bench.options() };
+    let boot = || Machine::boot(&bench.pieces, &bench.eif(&image), &options).unwrap();
+    let machine = boot();
+    let proxy = proxy(&[&machine.address()]).unwrap();
+    let endpoint = endpoint(&proxy).unwrap();
+    let policy = bench.policy(image.measurements.0);
+    let rows = Iris::load().unwrap().rows;
+    let mut connection = AttestedConnection::open(&endpoint, policy.clone()).await.unwrap();
+    let mut model = connection.model("iris").await.unwrap();
+    model.infer(&rows).await.unwrap();
+
+    // Its processors stop, so that the request is on its way and is not answered when it dies.
+    machine.pause().unwrap();
+    let dies = async {
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        drop(machine);
+    };
+    let (answer, ()) = tokio::join!(model.infer(&rows), dies);
+    assert!(matches!(answer, Err(Error::ConnectionLost { .. })), "{answer:?}");
+    let nobody = AttestedConnection::open(&endpoint, policy.clone()).await;
+    assert!(matches!(nobody, Err(Error::Unreachable { .. } | Error::ConnectionLost { .. })), "{nobody:?}");
+
+    let _machine = boot();
+    let mut connection = AttestedConnection::open(&endpoint, policy).await.unwrap();
+    connection.model("iris").await.unwrap().infer(&rows).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_enclaves_behind_one_proxy_take_turns_and_stand_in_for_each_other() {
+    let Some(bench) = Bench::new() else { return };
+    let image = bench.image(&[BUNDLE.clone()]);
+    let (one, other) = (bench.boot(&image), bench.boot(&image));
+    let proxy = proxy(&[&one.address(), &other.address()]).unwrap();
+    let endpoint = endpoint(&proxy).unwrap();
+    let rows = Iris::load().unwrap().rows;
+    let visit = async || {
+        let policy = bench.policy(image.measurements.0);
+        let mut connection = AttestedConnection::open(&endpoint, policy).await.unwrap();
+        connection.model("iris").await.unwrap().infer(&rows[..1]).await.unwrap();
+        connection.enclave().module_id().to_owned()
+    };
+    let mut seen = Vec::new();
+    for _ in 0..4 {
+        seen.push(visit().await);
+    }
+    assert_eq!(seen.iter().collect::<BTreeSet<_>>().len(), 2, "{seen:?}");
+    assert!(seen[0] == seen[2] && seen[1] == seen[3], "{seen:?}");
+    drop(one);
+    let left = BTreeSet::from([visit().await, visit().await, visit().await]);
+    assert_eq!(left.len(), 1, "{left:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_enclave_that_nobody_listens_to_serves_all_the_same() {
+    let Some(bench) = Bench::new() else { return };
+    let image = bench.image(&[BUNDLE.clone()]);
+    let options = Options { heard: false, ..bench.options() };
+    let machine = Machine::boot(&bench.pieces, &bench.eif(&image), &options).unwrap();
+    let proxy = proxy(&[&machine.address()]).unwrap();
+    let policy = bench.policy(image.measurements.0);
+    let mut connection = AttestedConnection::open(&endpoint(&proxy).unwrap(), policy).await.unwrap();
+    connection.model("iris").await.unwrap().infer(&Iris::load().unwrap().rows).await.unwrap();
+}
+
+#[test]
+fn an_image_that_cannot_serve_ends_and_says_why() {
+    let Some(bench) = Bench::new() else { return };
+    let (kernel, program) = (bench.kernel(), program().unwrap());
+    let first = first_ramdisk(&program, &Settings::default());
+    let models = || Ramdisk::new().folder("models");
+    let mut damaged = BUNDLE.to_bytes();
+    damaged.pop();
+    let no_settings = models().folder("etc").file("etc/cloister.json", 0o444, b"{}");
+    for (second, event, reason) in [
+        (no_settings, "fatal_settings", "error: /etc/cloister.json: missing field `v`"),
+        (models(), "fatal_models", "error: there is no bundle (*.cloister) to serve"),
+        (models().file("models/iris.cloister", 0o444, &damaged), "fatal_models", "error: /models/iris.cloister: "),
+    ] {
+        let image = Image::of(&kernel, &[first.clone(), second.finish()]);
+        let Ended { events, console } = bench.boot_to_end(&image);
+        assert_eq!(events, ["booted", event], "{console}");
+        assert!(console.contains(reason), "{console}");
+    }
+}
+
+/// The measured kernel can be built from Debian's sources; that takes minutes, so it is not done here.
+#[test]
+fn the_pieces_have_the_pinned_kernel() {
+    let Some(bench) = Bench::new() else { return };
+    cloister_image::kernel::identify(&bench.kernel()).unwrap();
+    assert!(build::workspace().join("enclave/image/kernel/build.sh").is_file());
 }

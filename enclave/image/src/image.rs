@@ -43,22 +43,9 @@ pub struct Image {
 }
 
 impl Image {
-    /// An image of these parts. Models are put in the order of their names, whatever order they are given in.
+    /// An image of this program and these models.
     pub fn assemble(kernel: &[u8], program: &[u8], settings: &Settings, models: &[Bundle]) -> Self {
-        let first = Ramdisk::new()
-            .folder("dev")
-            .folder("etc")
-            .file("etc/cloister.json", 0o444, settings.to_json().as_bytes())
-            .file("init", 0o555, program)
-            .folder("proc")
-            .folder("sys")
-            .finish();
-        let mut models: Vec<&Bundle> = models.iter().collect();
-        models.sort_by_key(|model| model.name());
-        let second = models.into_iter().fold(Ramdisk::new().folder("models"), |ramdisk, model| {
-            ramdisk.file(&format!("models/{}.cloister", model.name()), 0o444, &model.to_bytes())
-        });
-        Self::of(kernel, &[first, second.finish()])
+        Self::of(kernel, &[first_ramdisk(program, settings), second_ramdisk(models)])
     }
 
     /// An image of these ramdisks, whatever they hold.
@@ -67,6 +54,27 @@ impl Image {
         let parts = Parts { kernel, command_line: COMMAND_LINE, ramdisks, metadata: &metadata };
         Self { eif: parts.to_eif(), measurements: Measurements::of(&parts) }
     }
+}
+
+/// The program and its settings.
+pub fn first_ramdisk(program: &[u8], settings: &Settings) -> Vec<u8> {
+    Ramdisk::new()
+        .folder("dev")
+        .folder("etc")
+        .file("etc/cloister.json", 0o444, settings.to_json().as_bytes())
+        .file("init", 0o555, program)
+        .folder("sys")
+        .finish()
+}
+
+/// The models, in the order of their names, whatever order they are given in.
+pub fn second_ramdisk(models: &[Bundle]) -> Vec<u8> {
+    let mut models: Vec<&Bundle> = models.iter().collect();
+    models.sort_by_key(|model| model.name());
+    let ramdisk = models.into_iter().fold(Ramdisk::new().folder("models"), |ramdisk, model| {
+        ramdisk.file(&format!("models/{}.cloister", model.name()), 0o444, &model.to_bytes())
+    });
+    ramdisk.finish()
 }
 
 /// What `nitro-cli describe-eif` wants to read. It is not measured, so it says nothing that anybody should rely on, and

@@ -28,5 +28,5 @@ mod measurements;
 pub mod program;
 pub mod ramdisk;
 
-pub use image::{COMMAND_LINE, Image, Settings};
+pub use image::{COMMAND_LINE, Image, Settings, first_ramdisk, second_ramdisk};
 pub use measurements::Measurements;
