@@ -2,6 +2,7 @@
 
 use std::{
     fs,
+    os::unix::fs::symlink,
     path::{Path, PathBuf},
     process::{Command, Stdio},
     sync::{Mutex, PoisonError},
@@ -53,4 +54,37 @@ pub fn program() -> anyhow::Result<Vec<u8>> {
     static BUILDING: Mutex<()> = Mutex::new(());
     let _building = BUILDING.lock().unwrap_or_else(PoisonError::into_inner);
     Ok(program::build(&Folders::of(&build::workspace())?)?)
+}
+
+/// The program once more, built from a copy of this checkout in another folder, with cargo's folder under another name.
+/// It shares nothing with the first build but the tools, and takes as long.
+pub fn program_from_elsewhere() -> anyhow::Result<Vec<u8>> {
+    let here = Folders::of(&build::workspace())?;
+    let folder = tempfile::Builder::new().prefix("another-checkout-in-a-folder-of-another-length-").tempdir()?;
+    let elsewhere = Folders {
+        workspace: folder.path().join("cloister"),
+        target: folder.path().join("build"),
+        cargo_home: folder.path().join("home"),
+    };
+    copy(&here.workspace, &elsewhere.workspace)?;
+    symlink(&here.cargo_home, &elsewhere.cargo_home)?;
+    Ok(program::build(&elsewhere)?)
+}
+
+/// Copies a checkout, without what was built in it and without its history.
+fn copy(from: &Path, to: &Path) -> anyhow::Result<()> {
+    fs::create_dir_all(to)?;
+    for entry in fs::read_dir(from)? {
+        let entry = entry?;
+        let (name, path) = (entry.file_name(), entry.path());
+        if name == "target" || name == ".git" {
+            continue;
+        }
+        if entry.file_type()?.is_dir() {
+            copy(&path, &to.join(name))?;
+        } else {
+            fs::copy(&path, to.join(name)).with_context(|| path.display().to_string())?;
+        }
+    }
+    Ok(())
 }

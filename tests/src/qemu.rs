@@ -28,7 +28,7 @@ const VARIABLE: &str = "CLOISTER_QEMU_NE";
 /// Where they are if it is not set, from the root of this repository.
 const DEFAULT: &str = "../shared/qemu-ne";
 
-/// How long a machine may take until it serves or says why not. Emulation is slow, and test machines are shared.
+/// Emulation is slow, and test machines are shared.
 const BOOT: Duration = Duration::from_secs(120);
 /// How often it is looked.
 const POLL: Duration = Duration::from_millis(20);
@@ -110,13 +110,15 @@ pub struct Options {
     pub socket: Option<PathBuf>,
     /// Whether anybody on the parent listens to it.
     pub heard: bool,
+    /// How long it may take until it serves or says why not.
+    pub patience: Duration,
 }
 
 impl Options {
     /// A new enclave on a new instance whose documents `authority` signs.
     pub fn signed_by(authority: &Authority) -> Self {
         let (authority, identity) = (Some(authority.clone()), Identity::random());
-        Self { memory_mib: 128, authority, identity, socket: None, heard: true }
+        Self { memory_mib: 128, authority, identity, socket: None, heard: true, patience: BOOT }
     }
 }
 
@@ -164,7 +166,7 @@ impl Machine {
         let folder = tempfile::tempdir()?;
         let file = |name: &str| folder.path().join(name);
         let seen = Seen::default();
-        let Options { memory_mib, authority, identity, socket, heard } = options;
+        let Options { memory_mib, authority, identity, socket, heard, patience } = options;
         let socket = socket.clone().unwrap_or_else(|| file("vm"));
         // What a machine that was here before has left.
         let _ = fs::remove_file(&socket);
@@ -202,7 +204,7 @@ impl Machine {
         seen.collect_console(qemu.0.stdout.take().context("stdout is piped")?);
         seen.collect_console(qemu.0.stderr.take().context("stderr is piped")?);
 
-        while started.elapsed() < BOOT {
+        while started.elapsed() < *patience {
             let serves = match &happened {
                 Some(events) => events.recv_timeout(POLL).is_ok_and(|event| event == "ready"),
                 None => {
@@ -223,7 +225,7 @@ impl Machine {
 
     /// Where its service is, as the proxy is told it.
     pub fn address(&self) -> String {
-        format!("hybrid:{}:{SERVICE_PORT}", self.socket.display())
+        address(&self.socket)
     }
 
     /// The names of the events that it has logged.
@@ -248,6 +250,11 @@ impl Machine {
         anyhow::ensure!(status.success(), "kill failed");
         Ok(())
     }
+}
+
+/// Where the service of the machine behind a socket is, or will be.
+pub fn address(socket: &Path) -> String {
+    format!("hybrid:{}:{SERVICE_PORT}", socket.display())
 }
 
 /// A process that is killed when this is dropped.

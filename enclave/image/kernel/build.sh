@@ -7,6 +7,7 @@
 set -euo pipefail
 here=$(dirname "$(realpath "${BASH_SOURCE[0]}")")
 out=$(realpath -m "${1:?usage: build.sh OUT}")
+# shellcheck source=enclave/image/qemu/debian.sh
 source "$here/../qemu/debian.sh"
 
 # A later one has another digest. snapshot.debian.org keeps what Debian's mirrors no longer have: DEBIAN_MIRROR names one.

@@ -12,6 +12,7 @@
 set -euo pipefail
 here=$(dirname "$(realpath "${BASH_SOURCE[0]}")")
 out=$(realpath -m "${1:?usage: build.sh OUT}")
+# shellcheck source=enclave/image/qemu/debian.sh
 source "$here/debian.sh"
 
 readonly qemu=1:10.0.13+ds-0+deb13u1 vsock_device=0.3.0

@@ -1,3 +1,4 @@
+# shellcheck shell=bash
 # Sourced by the build scripts: source packages of Debian 13 (trixie), by exact version, without touching this machine's apt.
 
 # debian_source FOLDER PACKAGE=VERSION: unpacks it, Debian's patches applied, to FOLDER/PACKAGE. apt checks its signature.

@@ -95,3 +95,54 @@ fn metadata() -> String {
     })
     .to_string()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Names and modes in an archive.
+    fn listed(archive: &[u8]) -> Vec<(String, u32)> {
+        let (mut rest, mut entries) = (archive, Vec::new());
+        loop {
+            let field = |index: usize| {
+                let digits = std::str::from_utf8(&rest[6 + 8 * index..][..8]).unwrap();
+                u32::from_str_radix(digits, 16).unwrap()
+            };
+            let (mode, size, name_size) = (field(1), field(6) as usize, field(11) as usize);
+            let name = String::from_utf8(rest[110..][..name_size - 1].to_vec()).unwrap();
+            if name == "TRAILER!!!" {
+                return entries;
+            }
+            entries.push((name, mode));
+            rest = &rest[(110 + name_size).next_multiple_of(4) + size.next_multiple_of(4)..];
+        }
+    }
+
+    #[test]
+    fn there_is_one_program_and_nothing_beside_it() {
+        let entries = listed(&first_ramdisk(b"program", &Settings::default()));
+        let names: Vec<&str> = entries.iter().map(|(name, _)| name.as_str()).collect();
+        assert_eq!(names, ["dev", "etc", "etc/cloister.json", "init", "sys"]);
+        let programs: Vec<_> = entries.iter().filter(|(_, mode)| mode & 0o170_111 > 0o100_000).collect();
+        assert_eq!(programs, [&("init".to_owned(), 0o100_555)]);
+        assert_eq!(listed(&second_ramdisk(&[])), [("models".to_owned(), 0o040_755)]);
+    }
+
+    #[test]
+    fn settings_are_measured() {
+        let of = |max_connections| Image::assemble(b"kernel", b"program", &Settings { max_connections }, &[]).measurements.0;
+        let (one, other) = (of(1), of(2));
+        assert!(one[0] != other[0] && one[1] != other[1] && one[2] == other[2]);
+    }
+
+    #[test]
+    fn the_metadata_has_every_key_that_nitro_cli_asks_for() {
+        let metadata: serde_json::Value = serde_json::from_str(&metadata()).unwrap();
+        for key in ["ImageName", "ImageVersion", "BuildMetadata", "DockerInfo", "CustomMetadata"] {
+            assert!(metadata.get(key).is_some(), "{key}");
+        }
+        for key in ["BuildTime", "BuildTool", "BuildToolVersion", "OperatingSystem", "KernelVersion"] {
+            assert!(metadata["BuildMetadata"][key].is_string(), "{key}");
+        }
+    }
+}

@@ -47,6 +47,9 @@ impl Folders {
 /// Cargo's progress goes to stderr. Settings of the caller's environment that change what is built are not passed on.
 pub fn build(folders: &Folders) -> Result<Vec<u8>, ProgramError> {
     let Folders { workspace, target, cargo_home } = folders;
+    if let Some(folder) = [workspace, cargo_home].into_iter().find(|folder| has_space(folder)) {
+        return Err(ProgramError::Space { folder: folder.clone() });
+    }
     let remap = [(workspace, "/cloister"), (cargo_home, "/cargo")].map(|(from, to)| format!("{}={to}", from.display()));
     let mut flags = vec!["-Ctarget-feature=+crt-static".to_owned(), "-Cstrip=symbols".to_owned()];
     flags.extend(remap.iter().map(|pair| format!("--remap-path-prefix={pair}")));
@@ -63,6 +66,11 @@ pub fn build(folders: &Folders) -> Result<Vec<u8>, ProgramError> {
     let output = run(cargo.current_dir(workspace).stderr(Stdio::inherit()))?;
     let executable = executable(&output.stdout).ok_or(ProgramError::Failed { command: "cargo build".to_owned() })?;
     fs::read(&executable).map_err(ProgramError::at(&executable))
+}
+
+/// CFLAGS is split at white space, and nothing quotes it.
+fn has_space(folder: &Path) -> bool {
+    folder.to_string_lossy().contains(char::is_whitespace)
 }
 
 /// Whether cargo, rustc or cc-rs would heed a variable of this name.
@@ -131,6 +139,12 @@ pub enum ProgramError {
         /// Which.
         command: String,
     },
+    /// A folder that flags of the C compiler cannot name.
+    #[error("{} has white space in its path, which CFLAGS cannot carry: use another folder", folder.display())]
+    Space {
+        /// Which.
+        folder: PathBuf,
+    },
     /// The sources of dependencies are nowhere.
     #[error("neither CARGO_HOME nor a home folder is set: where cargo keeps its sources has to be known, to be left out")]
     NoCargoHome,
@@ -146,6 +160,13 @@ impl ProgramError {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_folder_that_cflags_cannot_name_is_refused() {
+        let [workspace, target, cargo_home] = ["/my code", "/target", "/cargo"].map(PathBuf::from);
+        let refused = build(&Folders { workspace, target, cargo_home });
+        assert!(matches!(refused, Err(ProgramError::Space { folder }) if folder == Path::new("/my code")));
+    }
 
     #[test]
     fn what_changes_a_build_is_not_passed_on() {

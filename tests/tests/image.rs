@@ -1,0 +1,48 @@
+//! `cargo image`: the same sources make the same bytes, and what cannot be an image is refused before it is compiled.
+
+#![allow(clippy::unwrap_used, reason = "what helps a test may fail it")]
+
+use std::{fs, process::Command};
+
+use cloister_e2e::{
+    build,
+    cli::{hex, write},
+    hostile::BUNDLE,
+    image::{program, program_from_elsewhere},
+};
+use cloister_image::{Image, Settings};
+
+#[test]
+fn two_builds_from_two_folders_are_byte_identical() {
+    let (here, elsewhere) = (program().unwrap(), program_from_elsewhere().unwrap());
+    assert!(here == elsewhere, "the programs differ, of {} and {} bytes", here.len(), elsewhere.len());
+    let image = |program: &[u8]| Image::assemble(b"any kernel", program, &Settings::default(), &[BUNDLE.clone()]);
+    let (one, other) = (image(&here), image(&elsewhere));
+    assert_eq!(hex(&one.measurements.0[0]), hex(&other.measurements.0[0]));
+    assert!(one.eif == other.eif);
+}
+
+#[test]
+fn what_cannot_be_an_image_is_refused_before_it_is_compiled() {
+    let folder = tempfile::tempdir().unwrap();
+    let kernel = write(folder.path(), "kernel", "another kernel");
+    let model = write(folder.path(), "iris.cloister", BUNDLE.to_bytes());
+    let again = write(folder.path(), "again.cloister", BUNDLE.to_bytes());
+    let damaged = write(folder.path(), "damaged.cloister", b"no bundle");
+    let out = folder.path().join("out").display().to_string();
+    let cargo_image = build::executable("cloister-image").unwrap();
+    for (arguments, exit, reason) in [
+        (vec!["--kernel", &kernel, "--model", &model], 1, "is not pinned. Build the pinned one, Linux 6.12.107"),
+        (vec!["--kernel", "/nowhere", "--model", &model], 1, "/nowhere: No such file"),
+        (vec!["--kernel", &kernel, "--model", &damaged], 1, "damaged.cloister: "),
+        (vec!["--kernel", &kernel, "--model", &model, &again], 1, "another bundle is named \"iris\", too"),
+        (vec!["--kernel", &kernel], 2, "--model <FILE>"),
+        (vec!["--kernel", &kernel, "--model", &model, "--max-connections", "0"], 2, "--max-connections"),
+    ] {
+        let output = Command::new(&cargo_image).args(&arguments).args(["--out", &out]).output().unwrap();
+        let stderr = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(exit), "{arguments:?}: {stderr}");
+        assert!(stderr.contains(reason), "{arguments:?}: {stderr}");
+    }
+    assert!(fs::read_dir(&out).is_err(), "nothing was written");
+}
