@@ -177,34 +177,40 @@ async fn deliver<Io, Connecting>(
     Io: AsyncWrite + Unpin,
     Connecting: Future<Output = io::Result<Io>>,
 {
-    // What a connection broke on is sent again over the next one.
     let mut pending = None;
     loop {
-        if let Ok(Ok(mut parent)) = timeout(CONNECT, connect()).await {
-            loop {
-                let entry = match pending.take() {
-                    Some(entry) => entry,
-                    None => match entries.recv().await {
-                        Some(entry) => entry,
-                        None => return,
-                    },
-                };
-                match entry {
-                    Entry::Line(line) => {
-                        if parent.write_all(line.as_bytes()).await.is_err() {
-                            pending = Some(Entry::Line(line));
-                            break;
-                        }
-                    }
-                    Entry::Mark(mark) => drop(mark.send(())),
-                }
-                let count = lost();
-                if count > 0 {
-                    pending = Some(Entry::Line(line(Event::Lost, count)));
-                }
-            }
+        if let Ok(Ok(parent)) = timeout(CONNECT, connect()).await
+            && send(&mut entries, &mut pending, parent, &lost).await.is_ok()
+        {
+            return;
         }
         sleep(RETRY).await;
+    }
+}
+
+/// Sends until nobody logs any more. What the connection broke on stays in `pending`, to be sent over the next one.
+async fn send(
+    entries: &mut mpsc::Receiver<Entry>,
+    pending: &mut Option<Entry>,
+    mut parent: impl AsyncWrite + Unpin,
+    lost: impl Fn() -> u64,
+) -> io::Result<()> {
+    loop {
+        if pending.is_none() {
+            *pending = entries.recv().await;
+        }
+        match pending {
+            None => return Ok(()),
+            Some(Entry::Line(line)) => parent.write_all(line.as_bytes()).await?,
+            Some(Entry::Mark(_)) => {}
+        }
+        if let Some(Entry::Mark(mark)) = pending.take() {
+            let _ = mark.send(());
+        }
+        let count = lost();
+        if count > 0 {
+            *pending = Some(Entry::Line(line(Event::Lost, count)));
+        }
     }
 }
 

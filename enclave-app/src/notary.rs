@@ -12,8 +12,7 @@ use std::{
 };
 
 use cloister_attestation::{
-    Channel, Manifest, Nonce, Presentation, Receipt, ReceiptKey, Sha384, Statement, Timestamp,
-    UnverifiedDocument,
+    Channel, Manifest, Nonce, Presentation, Receipt, ReceiptKey, Sha384, Statement, Timestamp, UnverifiedDocument,
 };
 use cloister_enclave::{AttestError, Attester, Claims};
 use tokio::sync::{mpsc, oneshot};

@@ -35,8 +35,11 @@ impl Init {
     /// Mounts what the platform needs.
     pub fn mount(&self) -> Result<(), MountError> {
         for (kind, folder, flags) in MOUNTS {
-            mount(Some(kind), folder, Some(kind), flags, None::<&str>)
-                .map_err(|errno| MountError { kind, folder, source: errno.into() })?;
+            mount(Some(kind), folder, Some(kind), flags, None::<&str>).map_err(|errno| MountError {
+                kind,
+                folder,
+                source: errno.into(),
+            })?;
         }
         Ok(())
     }
@@ -105,6 +108,7 @@ mod tests {
     }
 
     #[tokio::test]
+    #[expect(clippy::zombie_processes, reason = "who waits for it is what is tested")]
     async fn orphans_are_collected() {
         // As process 1 is without asking.
         set_child_subreaper(true).unwrap();
@@ -118,6 +122,8 @@ mod tests {
                 sleep(Duration::from_millis(5)).await;
             }
         };
-        timeout(Duration::from_secs(60), gone).await.expect("a process that ended and was not collected stays in /proc");
+        timeout(Duration::from_secs(60), gone)
+            .await
+            .expect("a process that ended and was not collected stays in /proc");
     }
 }

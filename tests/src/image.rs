@@ -5,7 +5,7 @@ use std::{
     os::unix::fs::symlink,
     path::{Path, PathBuf},
     process::{Command, Stdio},
-    sync::{Mutex, PoisonError},
+    sync::LazyLock,
 };
 
 use anyhow::{Context, ensure};
@@ -49,12 +49,10 @@ impl BuiltImage {
 }
 
 /// The program of every image, built in this checkout as `cargo image` does.
-pub fn program() -> anyhow::Result<Vec<u8>> {
-    // Tests of one process that build at a time would wait for each other in cargo, and say so.
-    static BUILDING: Mutex<()> = Mutex::new(());
-    let _building = BUILDING.lock().unwrap_or_else(PoisonError::into_inner);
-    Ok(program::build(&Folders::of(&build::workspace())?)?)
-}
+pub static PROGRAM: LazyLock<Vec<u8>> = LazyLock::new(|| {
+    let folders = Folders::of(&build::workspace()).expect("cargo has a home");
+    program::build(&folders).expect("the program builds")
+});
 
 /// The program once more, built from a copy of this checkout in another folder, with cargo's folder under another name.
 /// It shares nothing with the first build but the tools, and takes as long.

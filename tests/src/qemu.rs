@@ -246,7 +246,8 @@ impl Machine {
 
     /// Stops its processors, as a hypervisor can at any time. What is sent to it waits.
     pub fn pause(&self) -> anyhow::Result<()> {
-        let status = Command::new("kill").args(["-STOP", &self.qemu.0.id().to_string()]).status().context("running kill")?;
+        let status =
+            Command::new("kill").args(["-STOP", &self.qemu.0.id().to_string()]).status().context("running kill")?;
         anyhow::ensure!(status.success(), "kill failed");
         Ok(())
     }

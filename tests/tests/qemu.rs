@@ -17,7 +17,7 @@ use cloister_e2e::{
     build,
     cli::{DAY, cloister, write},
     hostile::{BUNDLE, not_verified},
-    image::{BuiltImage, program},
+    image::{BuiltImage, PROGRAM},
     iris::{self, Agreement, Iris},
     qemu::{Ended, Machine, Options, Pieces},
     world::{endpoint, proxy},
@@ -53,7 +53,7 @@ impl Bench {
     }
 
     fn image(&self, models: &[Bundle]) -> Image {
-        Image::assemble(&self.kernel(), &program().unwrap(), &Settings::default(), models)
+        Image::assemble(&self.kernel(), &PROGRAM, &Settings::default(), models)
     }
 
     fn options(&self) -> Options {
@@ -147,7 +147,7 @@ async fn another_image_is_refused_at_the_register_that_differs() {
     let Some(bench) = Bench::new() else { return };
     let image = bench.image(&[BUNDLE.clone()]);
     let other_settings = Settings { max_connections: 7 };
-    let other = Image::assemble(&bench.kernel(), &program().unwrap(), &other_settings, &[BUNDLE.clone()]);
+    let other = Image::assemble(&bench.kernel(), &PROGRAM, &other_settings, &[BUNDLE.clone()]);
     let machine = bench.boot(&image);
     let proxy = proxy(&[&machine.address()]).unwrap();
     let endpoint = endpoint(&proxy).unwrap();
@@ -160,7 +160,10 @@ async fn another_image_is_refused_at_the_register_that_differs() {
         let mut pcrs = ours;
         pcrs[index] = others[index];
         let refused = refusal(&endpoint, bench.policy(pcrs)).await;
-        assert!(matches!(refused, VerificationError::PcrMismatch { index: at, .. } if usize::from(at) == index), "{refused}");
+        assert!(
+            matches!(refused, VerificationError::PcrMismatch { index: at, .. } if usize::from(at) == index),
+            "{refused}"
+        );
     }
 }
 
@@ -188,7 +191,7 @@ async fn a_changed_bundle_changes_pcr2_and_is_refused() {
 async fn a_second_ramdisk_that_replaces_the_program_keeps_pcr1_and_is_refused() {
     let Some(bench) = Bench::new() else { return };
     let genuine = bench.image(&[BUNDLE.clone()]);
-    let first = first_ramdisk(&program().unwrap(), &Settings::default());
+    let first = first_ramdisk(&PROGRAM, &Settings::default());
     let settings = br#"{"v":1,"max_connections":1}"#;
     let replaced = Ramdisk::new().folder("etc").file("etc/cloister.json", 0o444, settings).folder("models");
     let second = replaced.file("models/iris.cloister", 0o444, &BUNDLE.to_bytes()).finish();
@@ -288,8 +291,8 @@ async fn an_enclave_that_nobody_listens_to_serves_all_the_same() {
 #[test]
 fn an_image_that_cannot_serve_ends_and_says_why() {
     let Some(bench) = Bench::new() else { return };
-    let (kernel, program) = (bench.kernel(), program().unwrap());
-    let first = first_ramdisk(&program, &Settings::default());
+    let kernel = bench.kernel();
+    let first = first_ramdisk(&PROGRAM, &Settings::default());
     let models = || Ramdisk::new().folder("models");
     let mut damaged = BUNDLE.to_bytes();
     damaged.pop();

@@ -79,8 +79,11 @@ impl Parts<'_> {
 
     fn sections(&self) -> Vec<(Kind, &[u8])> {
         let Self { kernel, command_line, ramdisks, metadata } = *self;
-        let mut sections =
-            vec![(Kind::Kernel, kernel), (Kind::CommandLine, command_line.as_bytes()), (Kind::Metadata, metadata.as_bytes())];
+        let mut sections = vec![
+            (Kind::Kernel, kernel),
+            (Kind::CommandLine, command_line.as_bytes()),
+            (Kind::Metadata, metadata.as_bytes()),
+        ];
         sections.extend(ramdisks.iter().map(|ramdisk| (Kind::Ramdisk, &ramdisk[..])));
         assert!(sections.len() <= MAX_SECTIONS, "an image has a handful of ramdisks");
         sections

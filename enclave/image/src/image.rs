@@ -130,7 +130,8 @@ mod tests {
 
     #[test]
     fn settings_are_measured() {
-        let of = |max_connections| Image::assemble(b"kernel", b"program", &Settings { max_connections }, &[]).measurements.0;
+        let of =
+            |max_connections| Image::assemble(b"kernel", b"program", &Settings { max_connections }, &[]).measurements.0;
         let (one, other) = (of(1), of(2));
         assert!(one[0] != other[0] && one[1] != other[1] && one[2] == other[2]);
     }

@@ -68,7 +68,8 @@ fn build(arguments: &Arguments) -> anyhow::Result<()> {
     let program = program::build(&folders)?;
     let image = Image::assemble(&kernel_bytes, &program, &Settings { max_connections: *max_connections }, &models);
     let digest = |bytes: &[u8]| hex::encode(Sha256::digest(bytes));
-    let names = |model: &Bundle| json!({ "name": model.name(), "digest": format!("sha384:{}", hex::encode(model.digest())) });
+    let names =
+        |model: &Bundle| json!({ "name": model.name(), "digest": format!("sha384:{}", hex::encode(model.digest())) });
     let measurements = json!({
         "Measurements": image.measurements.to_json(),
         "Build": {

@@ -71,7 +71,8 @@ mod tests {
     #[test]
     fn without_a_second_ramdisk_pcr2_is_that_of_nothing() {
         // As every published example of an image with one ramdisk shows it.
-        let nothing = "21b9efbc184807662e966d34f390821309eeac6802309798826296bf3e8bec7c10edb30948c90ba67310f7b964fc500a";
+        let nothing =
+            "21b9efbc184807662e966d34f390821309eeac6802309798826296bf3e8bec7c10edb30948c90ba67310f7b964fc500a";
         assert_eq!(hex::encode(of(&["program"])[2]), nothing);
     }
 }

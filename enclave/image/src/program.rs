@@ -85,7 +85,7 @@ fn changes_the_build(name: &OsStr) -> bool {
 /// The path of the program, from cargo's messages.
 fn executable(messages: &[u8]) -> Option<PathBuf> {
     let lines = messages.split(|byte| *byte == b'\n').filter_map(|line| serde_json::from_slice::<Value>(line).ok());
-    lines.filter_map(|message| message["executable"].as_str().map(PathBuf::from)).last()
+    lines.filter_map(|message| message["executable"].as_str().map(PathBuf::from)).next_back()
 }
 
 /// What decides about the bytes, beside the sources.
@@ -146,7 +146,9 @@ pub enum ProgramError {
         folder: PathBuf,
     },
     /// The sources of dependencies are nowhere.
-    #[error("neither CARGO_HOME nor a home folder is set: where cargo keeps its sources has to be known, to be left out")]
+    #[error(
+        "neither CARGO_HOME nor a home folder is set: where cargo keeps its sources has to be known, to be left out"
+    )]
     NoCargoHome,
 }
 

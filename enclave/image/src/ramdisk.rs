@@ -104,7 +104,8 @@ mod tests {
         let lines: Vec<Vec<&str>> = listed.lines().map(|line| line.split_whitespace().collect()).collect();
         let seen = |line: &[&str]| (line[0].to_owned(), line[4].to_owned(), line.last().unwrap().to_string());
         let found: Vec<_> = lines.iter().map(|line| seen(line)).collect();
-        let expected = [("drwxr-xr-x", "0", "models"), ("-r--r--r--", "5", "models/a.cloister"), ("-r-xr-xr-x", "0", "init")];
+        let expected =
+            [("drwxr-xr-x", "0", "models"), ("-r--r--r--", "5", "models/a.cloister"), ("-r-xr-xr-x", "0", "init")];
         assert_eq!(found, expected.map(|(a, b, c)| (a.to_owned(), b.to_owned(), c.to_owned())));
     }
 }

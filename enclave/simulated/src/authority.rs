@@ -85,7 +85,8 @@ impl Authority {
     /// A chain for `identity` whose leaf lives three hours from `now`, with the leaf's key: for a signer outside of this
     /// program, such as a virtual machine's NSM.
     pub fn credentials(&self, identity: &Identity, now: Timestamp) -> Credentials {
-        let chain = Chain::issue(self, Templates::new(identity, now)).expect("the templates are constant but for names");
+        let chain =
+            Chain::issue(self, Templates::new(identity, now)).expect("the templates are constant but for names");
         Credentials { key_pem: chain.key_pem(), cabundle: chain.cabundle, certificate: chain.certificate }
     }
 

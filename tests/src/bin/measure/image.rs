@@ -13,7 +13,7 @@ use cloister_client::AttestedConnection;
 use cloister_e2e::{
     cli::DAY,
     hostile::BUNDLE,
-    image::{program, program_from_elsewhere},
+    image::{PROGRAM, program_from_elsewhere},
     iris::{Agreement, Iris},
     qemu::{Machine, Options, Pieces, address},
     world::{endpoint, proxy},
@@ -30,19 +30,18 @@ const MEMORY_MIB: (u32, u32) = (16, 128);
 const PATIENCE: Duration = Duration::from_secs(30);
 
 pub(crate) fn measure() -> anyhow::Result<Vec<Figure>> {
-    let program = program()?;
-    let identical = u8::from(program_from_elsewhere()? == program).into();
+    let identical = u8::from(program_from_elsewhere()? == *PROGRAM).into();
     let mut figures = vec![Figure { id: "image/build/identical", value: identical, unit: "of 1" }];
     match Pieces::find()? {
-        Ok(pieces) => figures.extend(booted(&pieces, &program)?),
+        Ok(pieces) => figures.extend(booted(&pieces)?),
         Err(reason) => eprintln!("NOT MEASURED: what needs a virtual machine: {reason}"),
     }
     Ok(figures)
 }
 
-fn booted(pieces: &Pieces, program: &[u8]) -> anyhow::Result<Vec<Figure>> {
+fn booted(pieces: &Pieces) -> anyhow::Result<Vec<Figure>> {
     let (folder, authority) = (tempfile::tempdir()?, Authority::ephemeral());
-    let image = Image::assemble(&fs::read(pieces.kernel())?, program, &Settings::default(), &[BUNDLE.clone()]);
+    let image = Image::assemble(&fs::read(pieces.kernel())?, &PROGRAM, &Settings::default(), &[BUNDLE.clone()]);
     let eif = folder.path().join("cloister.eif");
     fs::write(&eif, &image.eif)?;
     let bench = Bench { pieces, eif: &eif, policy: policy(&authority, &image)?, authority: &authority };
@@ -64,7 +63,11 @@ fn booted(pieces: &Pieces, program: &[u8]) -> anyhow::Result<Vec<Figure>> {
     let figure = |id, value, unit| Figure { id, value, unit };
     Ok(vec![
         figure("image/eif/bytes", image.eif.len() as f64, "bytes"),
-        figure("image/qemu/boot_to_attestation_ms", median(visits.iter().map(|visit| visit.attested_ms).collect()), "ms"),
+        figure(
+            "image/qemu/boot_to_attestation_ms",
+            median(visits.iter().map(|visit| visit.attested_ms).collect()),
+            "ms",
+        ),
         figure("image/qemu/least_memory_mib", enough.into(), "MiB"),
         figure("image/qemu/bound_violations", agreement.violations as f64, "of 450"),
         figure("image/qemu/max_logit_error", agreement.max_logit_error, "logit"),
