@@ -16,7 +16,7 @@ use cloister_image::{Image, Settings};
 fn two_builds_from_two_folders_are_byte_identical() {
     let (here, elsewhere) = (&*PROGRAM, program_from_elsewhere().unwrap());
     assert!(*here == elsewhere, "the programs differ, of {} and {} bytes", here.len(), elsewhere.len());
-    let image = |program: &[u8]| Image::assemble(b"any kernel", program, &Settings::default(), &[BUNDLE.clone()]);
+    let image = |program: &[u8]| Image::assemble(b"any kernel", program, &Settings::default(), &[&BUNDLE]);
     let (one, other) = (image(here), image(&elsewhere));
     assert_eq!(hex(&one.measurements.0[0]), hex(&other.measurements.0[0]));
     assert!(one.eif == other.eif);

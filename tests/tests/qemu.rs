@@ -52,7 +52,7 @@ impl Bench {
         fs::read(self.pieces.kernel()).unwrap()
     }
 
-    fn image(&self, models: &[Bundle]) -> Image {
+    fn image(&self, models: &[&Bundle]) -> Image {
         Image::assemble(&self.kernel(), &PROGRAM, &Settings::default(), models)
     }
 
@@ -145,9 +145,9 @@ async fn an_image_is_verified_by_its_measurements_and_answers_150_rows_within_th
 #[tokio::test(flavor = "multi_thread")]
 async fn another_image_is_refused_at_the_register_that_differs() {
     let Some(bench) = Bench::new() else { return };
-    let image = bench.image(&[BUNDLE.clone()]);
+    let image = bench.image(&[&BUNDLE]);
     let other_settings = Settings { max_connections: 7 };
-    let other = Image::assemble(&bench.kernel(), &PROGRAM, &other_settings, &[BUNDLE.clone()]);
+    let other = Image::assemble(&bench.kernel(), &PROGRAM, &other_settings, &[&BUNDLE]);
     let machine = bench.boot(&image);
     let proxy = proxy(&[&machine.address()]).unwrap();
     let endpoint = endpoint(&proxy).unwrap();
@@ -170,10 +170,10 @@ async fn another_image_is_refused_at_the_register_that_differs() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_changed_bundle_changes_pcr2_and_is_refused() {
     let Some(bench) = Bench::new() else { return };
-    let image = bench.image(&[BUNDLE.clone()]);
+    let image = bench.image(&[&BUNDLE]);
     let onnx = fs::read(iris::file("iris.onnx")).unwrap();
     let Imported { bundle, .. } = import(&onnx, &ImportOptions::new("iris", "2")).unwrap();
-    let changed = bench.image(&[bundle]);
+    let changed = bench.image(&[&bundle]);
     let ([pcr0, pcr1, pcr2], now) = (image.measurements.0, changed.measurements.0);
     assert!(now[0] != pcr0 && now[1] == pcr1 && now[2] != pcr2, "the program is the same, the models are not");
 
@@ -190,7 +190,7 @@ async fn a_changed_bundle_changes_pcr2_and_is_refused() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_second_ramdisk_that_replaces_the_program_keeps_pcr1_and_is_refused() {
     let Some(bench) = Bench::new() else { return };
-    let genuine = bench.image(&[BUNDLE.clone()]);
+    let genuine = bench.image(&[&BUNDLE]);
     let first = first_ramdisk(&PROGRAM, &Settings::default());
     let settings = br#"{"v":1,"max_connections":1}"#;
     let replaced = Ramdisk::new().folder("etc").file("etc/cloister.json", 0o444, settings).folder("models");
@@ -210,7 +210,7 @@ async fn a_second_ramdisk_that_replaces_the_program_keeps_pcr1_and_is_refused() 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_document_that_nobody_signed_is_refused_at_the_algorithm() {
     let Some(bench) = Bench::new() else { return };
-    let image = bench.image(&[BUNDLE.clone()]);
+    let image = bench.image(&[&BUNDLE]);
     let options = Options { authority: None, ..bench.options() };
     let machine = Machine::boot(&bench.pieces, &bench.eif(&image), &options).unwrap();
     let proxy = proxy(&[&machine.address()]).unwrap();
@@ -223,7 +223,7 @@ async fn a_document_that_nobody_signed_is_refused_at_the_algorithm() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_enclave_that_dies_in_a_request_is_a_clear_error_and_the_next_one_is_found() {
     let Some(bench) = Bench::new() else { return };
-    let image = bench.image(&[BUNDLE.clone()]);
+    let image = bench.image(&[&BUNDLE]);
     let options = Options { socket: Some(bench.folder.path().join("vm")), ..bench.options() };
     let boot = || Machine::boot(&bench.pieces, &bench.eif(&image), &options).unwrap();
     let machine = boot();
@@ -254,7 +254,7 @@ async fn an_enclave_that_dies_in_a_request_is_a_clear_error_and_the_next_one_is_
 #[tokio::test(flavor = "multi_thread")]
 async fn two_enclaves_behind_one_proxy_take_turns_and_stand_in_for_each_other() {
     let Some(bench) = Bench::new() else { return };
-    let image = bench.image(&[BUNDLE.clone()]);
+    let image = bench.image(&[&BUNDLE]);
     let (one, other) = (bench.boot(&image), bench.boot(&image));
     let proxy = proxy(&[&one.address(), &other.address()]).unwrap();
     let endpoint = endpoint(&proxy).unwrap();
@@ -279,7 +279,7 @@ async fn two_enclaves_behind_one_proxy_take_turns_and_stand_in_for_each_other() 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_enclave_that_nobody_listens_to_serves_all_the_same() {
     let Some(bench) = Bench::new() else { return };
-    let image = bench.image(&[BUNDLE.clone()]);
+    let image = bench.image(&[&BUNDLE]);
     let options = Options { heard: false, ..bench.options() };
     let machine = Machine::boot(&bench.pieces, &bench.eif(&image), &options).unwrap();
     let proxy = proxy(&[&machine.address()]).unwrap();

@@ -44,7 +44,7 @@ pub struct Image {
 
 impl Image {
     /// An image of this program and these models.
-    pub fn assemble(kernel: &[u8], program: &[u8], settings: &Settings, models: &[Bundle]) -> Self {
+    pub fn assemble(kernel: &[u8], program: &[u8], settings: &Settings, models: &[&Bundle]) -> Self {
         Self::of(kernel, &[first_ramdisk(program, settings), second_ramdisk(models)])
     }
 
@@ -68,8 +68,8 @@ pub fn first_ramdisk(program: &[u8], settings: &Settings) -> Vec<u8> {
 }
 
 /// The models, in the order of their names, whatever order they are given in.
-pub fn second_ramdisk(models: &[Bundle]) -> Vec<u8> {
-    let mut models: Vec<&Bundle> = models.iter().collect();
+pub fn second_ramdisk(models: &[&Bundle]) -> Vec<u8> {
+    let mut models = models.to_vec();
     models.sort_by_key(|model| model.name());
     let ramdisk = models.into_iter().fold(Ramdisk::new().folder("models"), |ramdisk, model| {
         ramdisk.file(&format!("models/{}.cloister", model.name()), 0o444, &model.to_bytes())

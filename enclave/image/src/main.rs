@@ -66,7 +66,12 @@ fn build(arguments: &Arguments) -> anyhow::Result<()> {
     let folders = Folders::of(Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../..")))?;
     let tools = Tools::of(&folders.workspace)?;
     let program = program::build(&folders)?;
-    let image = Image::assemble(&kernel_bytes, &program, &Settings { max_connections: *max_connections }, &models);
+    let image = Image::assemble(
+        &kernel_bytes,
+        &program,
+        &Settings { max_connections: *max_connections },
+        &models.iter().collect::<Vec<_>>(),
+    );
     let digest = |bytes: &[u8]| hex::encode(Sha256::digest(bytes));
     let names =
         |model: &Bundle| json!({ "name": model.name(), "digest": format!("sha384:{}", hex::encode(model.digest())) });

@@ -41,7 +41,7 @@ pub(crate) fn measure() -> anyhow::Result<Vec<Figure>> {
 
 fn booted(pieces: &Pieces) -> anyhow::Result<Vec<Figure>> {
     let (folder, authority) = (tempfile::tempdir()?, Authority::ephemeral());
-    let image = Image::assemble(&fs::read(pieces.kernel())?, &PROGRAM, &Settings::default(), &[BUNDLE.clone()]);
+    let image = Image::assemble(&fs::read(pieces.kernel())?, &PROGRAM, &Settings::default(), &[&BUNDLE]);
     let eif = folder.path().join("cloister.eif");
     fs::write(&eif, &image.eif)?;
     let bench = Bench { pieces, eif: &eif, policy: policy(&authority, &image)?, authority: &authority };
