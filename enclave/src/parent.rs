@@ -22,7 +22,7 @@ const HEARTBEAT_PORT: u32 = 9000;
 /// What an enclave sends and gets back.
 const HEARTBEAT: u8 = 0xb7;
 const HEARTBEAT_TIMEOUT: Duration = Duration::from_secs(10);
-/// Since Linux 6.? a larger write is one packet of several descriptors, at which virtual sockets have been seen to stall.
+/// Recent kernels send a larger write as one packet of several descriptors, at which virtual sockets have been seen to stall.
 const MAX_WRITE: usize = 32 * 1024;
 
 /// Connects to a port of the parent.
@@ -32,7 +32,7 @@ pub async fn connect(port: u32) -> io::Result<SmallWrites<VsockStream>> {
 
 /// Tells the parent that the enclave has booted: `0xB7` to port 9000, and the same byte back.
 ///
-/// nitro-cli waits for it when it starts an enclave. Under AWS's own init, that has sent it.
+/// nitro-cli waits for it, and terminates an enclave that does not send it. AWS's own init sends it for its programs.
 pub async fn heartbeat() -> io::Result<()> {
     let beat = async {
         let mut stream = connect(HEARTBEAT_PORT).await?;

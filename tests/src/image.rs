@@ -9,11 +9,16 @@ use std::{
 };
 
 use anyhow::{Context, ensure};
-use cloister_image::program::{self, Folders};
+use cloister_attestation::{Policy, PolicyModel, Release, Sha384, Timestamp};
+use cloister_image::{
+    Measurements,
+    program::{self, Folders},
+};
 use cloister_inference::Bundle;
+use cloister_simulated_enclave::Authority;
 use tempfile::TempDir;
 
-use crate::build;
+use crate::{build, cli::DAY, hostile::BUNDLE};
 
 /// An image in a folder of its own.
 #[derive(Debug)]
@@ -53,6 +58,16 @@ pub static PROGRAM: LazyLock<Vec<u8>> = LazyLock::new(|| {
     let folders = Folders::of(&build::workspace()).expect("cargo has a home");
     program::build(&folders).expect("the program builds")
 });
+
+/// A policy for a day that accepts these registers of enclaves of `authority`, and the Iris model.
+pub fn accepting(authority: &Authority, Measurements(pcrs): Measurements) -> Policy {
+    let mut policy = Policy::new(Timestamp::now().plus(DAY)).with_root(authority.root());
+    let release = Release { name: "1.0.0".to_owned(), pcrs, not_after: None, revoked: None };
+    policy.add_release(release).expect("a digest is not all zeros");
+    let model = PolicyModel { name: BUNDLE.name().to_owned(), digest: Sha384(BUNDLE.digest()) };
+    policy.add_model(model).expect("the first of its name");
+    policy
+}
 
 /// The program once more, built from a copy of this checkout in another folder, with cargo's folder under another name.
 /// It shares nothing with the first build but the tools, and takes as long.

@@ -11,18 +11,17 @@ use std::{
     time::Duration,
 };
 
-use cloister_attestation::{Policy, PolicyModel, Release, Sha384, Timestamp, VerificationError};
-use cloister_client::{AttestedConnection, Endpoint, Error};
+use cloister_attestation::{Timestamp, VerificationError};
+use cloister_client::{AttestedConnection, Endpoint, Error, Policy};
 use cloister_e2e::{
-    build,
-    cli::{DAY, cloister, write},
+    cli::{cloister, write},
     hostile::{BUNDLE, not_verified},
-    image::{BuiltImage, PROGRAM},
+    image::{BuiltImage, PROGRAM, accepting},
     iris::{self, Agreement, Iris},
     qemu::{Ended, Machine, Options, Pieces},
     world::{endpoint, proxy},
 };
-use cloister_image::{Image, Settings, first_ramdisk, ramdisk::Ramdisk};
+use cloister_image::{Image, Measurements, Settings, first_ramdisk, ramdisk::Ramdisk};
 use cloister_inference::{Bundle, ImportOptions, Imported, import};
 use cloister_simulated_enclave::Authority;
 
@@ -76,10 +75,7 @@ impl Bench {
 
     /// A policy that accepts these registers, and the Iris model.
     fn policy(&self, pcrs: [[u8; 48]; 3]) -> Policy {
-        let mut policy = Policy::new(Timestamp::now().plus(DAY)).with_root(self.authority.root());
-        policy.add_release(Release { name: "1.0.0".to_owned(), pcrs, not_after: None, revoked: None }).unwrap();
-        policy.add_model(PolicyModel { name: "iris".to_owned(), digest: Sha384(BUNDLE.digest()) }).unwrap();
-        policy
+        accepting(&self.authority, Measurements(pcrs))
     }
 
     /// The policy that a data owner makes of a release's measurements.json.
@@ -307,12 +303,4 @@ fn an_image_that_cannot_serve_ends_and_says_why() {
         assert_eq!(events, ["booted", event], "{console}");
         assert!(console.contains(reason), "{console}");
     }
-}
-
-/// The measured kernel can be built from Debian's sources; that takes minutes, so it is not done here.
-#[test]
-fn the_pieces_have_the_pinned_kernel() {
-    let Some(bench) = Bench::new() else { return };
-    cloister_image::kernel::identify(&bench.kernel()).unwrap();
-    assert!(build::workspace().join("enclave/image/kernel/build.sh").is_file());
 }

@@ -6,7 +6,7 @@
 #   OUT/fw                       firmware, from Debian's package of it
 #   OUT/kernel/bzImage           the pinned kernel (../kernel/build.sh)
 #
-# Needs Debian 12 or 13 on x86-64, cargo, 5 GB of disk, about 15 CPU-minutes, and:
+# Tried on Debian 12, x86-64. Needs cargo, 5 GB of disk, about 25 CPU-minutes, and:
 #   apt-get install -y bc bison debian-archive-keyring dpkg-dev flex gcc libcbor-dev libelf-dev libfdt-dev libglib2.0-dev \
 #       libgnutls28-dev libssl-dev make ninja-build patch pkg-config python3-pip python3-venv xz-utils zlib1g-dev
 set -euo pipefail

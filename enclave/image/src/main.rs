@@ -13,7 +13,7 @@ use cloister_image::{
     program::{self, Folders, Tools},
 };
 use cloister_inference::Bundle;
-use serde_json::json;
+use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 /// Build the image of an enclave that serves these models, and its measurements
@@ -54,8 +54,7 @@ fn main() -> ExitCode {
     }
 }
 
-fn build(arguments: &Arguments) -> anyhow::Result<()> {
-    let Arguments { kernel, model, out, max_connections } = arguments;
+fn build(Arguments { kernel, model, out, max_connections }: &Arguments) -> anyhow::Result<()> {
     // What is quick to refuse is read before minutes of compilation.
     let models = models(model)?;
     let kernel_bytes = read(kernel)?;
@@ -66,41 +65,43 @@ fn build(arguments: &Arguments) -> anyhow::Result<()> {
     let folders = Folders::of(Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../..")))?;
     let tools = Tools::of(&folders.workspace)?;
     let program = program::build(&folders)?;
-    let image = Image::assemble(
-        &kernel_bytes,
-        &program,
-        &Settings { max_connections: *max_connections },
-        &models.iter().collect::<Vec<_>>(),
-    );
-    let digest = |bytes: &[u8]| hex::encode(Sha256::digest(bytes));
-    let names =
-        |model: &Bundle| json!({ "name": model.name(), "digest": format!("sha384:{}", hex::encode(model.digest())) });
+    let settings = Settings { max_connections: *max_connections };
+    let image = Image::assemble(&kernel_bytes, &program, &settings, &models.iter().collect::<Vec<_>>());
+
     let measurements = json!({
         "Measurements": image.measurements.to_json(),
         "Build": {
             "kernel": pinned.name,
             "kernel_sha256": pinned.sha256,
             "command_line": COMMAND_LINE,
-            "program_sha256": digest(&program),
+            "program_sha256": sha256(&program),
             "max_connections": max_connections,
-            "models": models.iter().map(names).collect::<Vec<_>>(),
-            "eif_sha256": digest(&image.eif),
+            "models": models.iter().map(named).collect::<Vec<_>>(),
+            "eif_sha256": sha256(&image.eif),
             "rustc": tools.rustc,
             "cc": tools.cc,
             "libc": tools.libc,
         },
     });
-    let measurements = format!("{measurements:#}\n");
+    let (eif_file, measurements_file) = (out.join("cloister.eif"), out.join("measurements.json"));
     write(&out.join("cloister-enclave-app"), &program)?;
-    write(&out.join("cloister.eif"), &image.eif)?;
-    write(&out.join("measurements.json"), measurements.as_bytes())?;
+    write(&eif_file, &image.eif)?;
+    write(&measurements_file, format!("{measurements:#}\n").as_bytes())?;
 
-    println!("{}  {} bytes", out.join("cloister.eif").display(), image.eif.len());
-    println!("{}", out.join("measurements.json").display());
+    println!("{}  {} bytes", eif_file.display(), image.eif.len());
+    println!("{}", measurements_file.display());
     for (index, pcr) in image.measurements.0.iter().enumerate() {
         println!("PCR{index}  {}", hex::encode(pcr));
     }
     Ok(())
+}
+
+fn sha256(bytes: &[u8]) -> String {
+    hex::encode(Sha256::digest(bytes))
+}
+
+fn named(model: &Bundle) -> Value {
+    json!({ "name": model.name(), "digest": format!("sha384:{}", hex::encode(model.digest())) })
 }
 
 /// Reads the bundles. Two of one name would be one file in the image.

@@ -8,12 +8,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use cloister_attestation::{Policy, PolicyModel, Release, Sha384, Timestamp};
-use cloister_client::AttestedConnection;
+use cloister_client::{AttestedConnection, Policy};
 use cloister_e2e::{
-    cli::DAY,
     hostile::BUNDLE,
-    image::{PROGRAM, program_from_elsewhere},
+    image::{PROGRAM, accepting, program_from_elsewhere},
     iris::{Agreement, Iris},
     qemu::{Machine, Options, Pieces, address},
     world::{endpoint, proxy},
@@ -44,7 +42,7 @@ fn booted(pieces: &Pieces) -> anyhow::Result<Vec<Figure>> {
     let image = Image::assemble(&fs::read(pieces.kernel())?, &PROGRAM, &Settings::default(), &[&BUNDLE]);
     let eif = folder.path().join("cloister.eif");
     fs::write(&eif, &image.eif)?;
-    let bench = Bench { pieces, eif: &eif, policy: policy(&authority, &image)?, authority: &authority };
+    let bench = Bench { pieces, eif: &eif, policy: accepting(&authority, image.measurements), authority: &authority };
 
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
     let visits = (0..BOOTS).map(|_| runtime.block_on(bench.visit(MEMORY_MIB.1)));
@@ -72,15 +70,6 @@ fn booted(pieces: &Pieces) -> anyhow::Result<Vec<Figure>> {
         figure("image/qemu/bound_violations", agreement.violations as f64, "of 450"),
         figure("image/qemu/max_logit_error", agreement.max_logit_error, "logit"),
     ])
-}
-
-/// The policy that accepts the image and its model.
-fn policy(authority: &Authority, image: &Image) -> anyhow::Result<Policy> {
-    let mut policy = Policy::new(Timestamp::now().plus(DAY)).with_root(authority.root());
-    let pcrs = image.measurements.0;
-    policy.add_release(Release { name: "measured".to_owned(), pcrs, not_after: None, revoked: None })?;
-    policy.add_model(PolicyModel { name: BUNDLE.name().to_owned(), digest: Sha384(BUNDLE.digest()) })?;
-    Ok(policy)
 }
 
 struct Bench<'a> {
