@@ -1,7 +1,8 @@
 //! What happened, one JSON line each: a fixed list of event names and numbers, never text from a peer.
 //!
 //! A production enclave has no console, so its lines go to the parent. Nobody who listens there, or reads too slowly, can
-//! slow or stop the service: lines wait in a bounded queue, and those that find it full are counted and lost.
+//! slow or stop the service: lines wait in a bounded queue, and those that find it full are counted and lost. So is, without
+//! a count, what a connection had taken when it broke.
 //!
 //! `time` is in milliseconds since 1970 by the enclave's own clock, which nobody has to have set.
 
@@ -17,7 +18,7 @@ use std::{
 };
 
 use tokio::{
-    io::{AsyncWrite, AsyncWriteExt},
+    io::{AsyncRead, AsyncWrite, AsyncWriteExt},
     sync::{mpsc, oneshot},
     time::{sleep, timeout},
 };
@@ -114,8 +115,8 @@ struct Forward {
 
 enum Entry {
     Line(String),
-    /// Everything before it was written.
-    Mark(oneshot::Sender<()>),
+    /// Nothing comes after it.
+    End(oneshot::Sender<()>),
 }
 
 /// Logs one event. It never waits.
@@ -143,7 +144,7 @@ fn line(event: Event, value: u64) -> String {
 /// Needs a runtime of tokio, which runs it. Only the first call has an effect.
 pub fn forward<Io, Connecting>(connect: impl Fn() -> Connecting + Send + 'static)
 where
-    Io: AsyncWrite + Send + Unpin + 'static,
+    Io: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     Connecting: Future<Output = io::Result<Io>> + Send + 'static,
 {
     let (queue, entries) = mpsc::channel(QUEUE);
@@ -162,11 +163,11 @@ pub fn panics() {
     }));
 }
 
-/// Waits until everything that was logged is sent, but for `patience` at most.
-pub async fn flush(patience: Duration) {
+/// Ends the log: waits until its reader has read everything and hung up, but for `patience` at most.
+pub async fn finish(patience: Duration) {
     let Some(Forward { queue, .. }) = FORWARD.get() else { return };
-    let (mark, written) = oneshot::channel();
-    let _ = timeout(patience, async { queue.send(Entry::Mark(mark)).await.is_ok() && written.await.is_ok() }).await;
+    let (end, read) = oneshot::channel();
+    let _ = timeout(patience, async { queue.send(Entry::End(end)).await.is_ok() && read.await.is_ok() }).await;
 }
 
 async fn deliver<Io, Connecting>(
@@ -174,7 +175,7 @@ async fn deliver<Io, Connecting>(
     connect: impl Fn() -> Connecting,
     lost: impl Fn() -> u64,
 ) where
-    Io: AsyncWrite + Unpin,
+    Io: AsyncRead + AsyncWrite + Unpin,
     Connecting: Future<Output = io::Result<Io>>,
 {
     let mut pending = None;
@@ -188,11 +189,11 @@ async fn deliver<Io, Connecting>(
     }
 }
 
-/// Sends until nobody logs any more. What the connection broke on stays in `pending`, to be sent over the next one.
+/// Sends until the log ends. What the connection broke on stays in `pending`, to be sent over the next one.
 async fn send(
     entries: &mut mpsc::Receiver<Entry>,
     pending: &mut Option<Entry>,
-    mut parent: impl AsyncWrite + Unpin,
+    mut parent: impl AsyncRead + AsyncWrite + Unpin,
     lost: impl Fn() -> u64,
 ) -> io::Result<()> {
     loop {
@@ -200,18 +201,19 @@ async fn send(
             *pending = entries.recv().await;
         }
         match pending {
-            None => return Ok(()),
             Some(Entry::Line(line)) => parent.write_all(line.as_bytes()).await?,
-            Some(Entry::Mark(_)) => {}
-        }
-        if let Some(Entry::Mark(mark)) = pending.take() {
-            let _ = mark.send(());
+            None | Some(Entry::End(_)) => break,
         }
         let count = lost();
-        if count > 0 {
-            *pending = Some(Entry::Line(line(Event::Lost, count)));
-        }
+        *pending = (count > 0).then(|| Entry::Line(line(Event::Lost, count)));
     }
+    // What was written may still be on its way; that the reader hangs up says that it has arrived.
+    parent.shutdown().await?;
+    tokio::io::copy(&mut parent, &mut tokio::io::sink()).await?;
+    if let Some(Entry::End(end)) = pending.take() {
+        let _ = end.send(());
+    }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -266,6 +268,20 @@ mod tests {
         assert_eq!(next_line(&mut stream).await, "first\n");
         let lost = next_line(&mut stream).await;
         assert!(lost.ends_with("\"event\":\"lost\",\"value\":7}\n"), "{lost}");
+    }
+
+    #[tokio::test]
+    async fn the_log_ends_when_its_reader_has_read_it_and_hung_up() {
+        let (queue, mut far) = delivered(1, 0);
+        let (end, mut read) = oneshot::channel();
+        queue.send(entry("last")).await.unwrap();
+        queue.send(Entry::End(end)).await.unwrap();
+        let mut stream = BufReader::new(far.pop().unwrap());
+        assert_eq!(next_line(&mut stream).await, "last\n");
+        assert_eq!(next_line(&mut stream).await, "", "the end");
+        assert!(read.try_recv().is_err(), "it may still be read");
+        drop(stream);
+        read.await.unwrap();
     }
 
     #[tokio::test]

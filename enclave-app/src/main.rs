@@ -3,7 +3,14 @@
 //! In an image of `cargo image` it is the kernel's first process and takes everything from the measured ramdisks. In an
 //! image of nitro-cli, AWS's init starts it, and it takes arguments.
 
-use std::{path::PathBuf, process::ExitCode, time::Duration};
+use std::{
+    io::{self, Write},
+    num::NonZeroUsize,
+    path::PathBuf,
+    process::ExitCode,
+    thread,
+    time::Duration,
+};
 
 use clap::Parser;
 use cloister_enclave::{Entropy, Init, NitroSecureModule, VsockListener, parent};
@@ -15,7 +22,7 @@ use cloister_enclave_app::{
     server::terminated,
     settings::Settings,
 };
-use tokio::runtime::Runtime;
+use tokio::runtime::Builder;
 
 /// vsock port of the attested TLS service.
 const PORT: u32 = 5000;
@@ -38,21 +45,25 @@ struct Arguments {
 
 fn main() -> ExitCode {
     let init = Init::claim();
-    // What the kernel does not know of its command line becomes arguments of its first process.
+    // What the kernel does not know of its command line becomes arguments and environment of its first process, and some of
+    // that line is not measured: neither is heeded.
     let arguments = match init {
         Some(_) => Arguments::parse_from([env!("CARGO_PKG_NAME")]),
         None => Arguments::parse(),
     };
-    let runtime = Runtime::new().expect("a process that has just begun may start threads");
+    let threads = thread::available_parallelism().map_or(1, NonZeroUsize::get);
+    let runtime = Builder::new_multi_thread().worker_threads(threads).enable_all().build();
+    let runtime = runtime.expect("a process that has just begun may start threads");
     let outcome = runtime.block_on(async {
         log::forward(|| parent::connect(LOG_PORT));
         log::panics();
         let outcome = serve(init.as_ref(), arguments).await;
         if let Err(fatal) = &outcome {
-            eprintln!("error: {fatal}");
             log::event(fatal.event(), 0);
+            // In production there is no console, and a write fails.
+            let _ = writeln!(io::stderr(), "error: {fatal}");
         }
-        log::flush(PATIENCE).await;
+        log::finish(PATIENCE).await;
         outcome
     });
     match (init, outcome) {

@@ -38,7 +38,7 @@ pub async fn serve<L: Listener>(
     settings: Settings,
     shutdown: impl Future<Output = ()>,
 ) {
-    let max_connections = usize::from(settings.max_connections.get());
+    let max_connections = usize::from(settings.max_connections);
     let slots = Arc::new(Semaphore::new(max_connections));
     let graceful = GracefulShutdown::new();
     let mut shutdown = pin!(shutdown);

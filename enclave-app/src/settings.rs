@@ -1,6 +1,6 @@
 //! The measured settings: `/etc/cloister.json`, in the first ramdisk of an image.
 
-use std::{fs, io, num::NonZeroU16, path::PathBuf};
+use std::{fs, io, path::PathBuf};
 
 use serde::Deserialize;
 
@@ -10,64 +10,65 @@ use serde::Deserialize;
 pub struct Settings {
     /// The format; 1.
     v: u8,
-    /// Connections that are served at once; further ones wait.
-    pub max_connections: NonZeroU16,
+    /// Connections that are served at once; further ones wait. 1 to 900.
+    pub max_connections: u16,
 }
 
 const VERSION: u8 = 1;
+/// The kernel's first process may open 1024 files, and not all of them are connections.
+const MAX_CONNECTIONS: u16 = 900;
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { v: VERSION, max_connections: NonZeroU16::new(256).expect("256 is not zero") }
+        Self { v: VERSION, max_connections: 256 }
     }
 }
 
 impl Settings {
     /// Reads the file at `path`.
     pub fn read(path: PathBuf) -> Result<Self, SettingsError> {
-        let bytes = match fs::read(&path) {
-            Ok(bytes) => bytes,
-            Err(source) => return Err(SettingsError::Read { path, source }),
-        };
-        let settings: Self = match serde_json::from_slice(&bytes) {
-            Ok(settings) => settings,
-            Err(source) => return Err(SettingsError::Malformed { path, source }),
-        };
-        match settings.v {
-            VERSION => Ok(settings),
-            version => Err(SettingsError::Version { path, version }),
+        match fs::read(&path).map_err(Reason::Read).and_then(|bytes| Self::parse(&bytes)) {
+            Ok(settings) => Ok(settings),
+            Err(reason) => Err(SettingsError { path, reason }),
+        }
+    }
+
+    fn parse(bytes: &[u8]) -> Result<Self, Reason> {
+        #[derive(Deserialize)]
+        struct Format {
+            v: u8,
+        }
+        // Another format has other keys: it is asked for first.
+        let Format { v } = serde_json::from_slice(bytes).map_err(Reason::Malformed)?;
+        if v != VERSION {
+            return Err(Reason::Version(v));
+        }
+        let settings: Self = serde_json::from_slice(bytes).map_err(Reason::Malformed)?;
+        match settings.max_connections {
+            1..=MAX_CONNECTIONS => Ok(settings),
+            number => Err(Reason::Connections(number)),
         }
     }
 }
 
 /// The settings cannot be used.
 #[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum SettingsError {
-    /// There is no file that can be read.
-    #[error("{}: {source}", path.display())]
-    Read {
-        /// Which.
-        path: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
-    /// It is not the JSON object that it should be.
-    #[error("{}: {source}", path.display())]
-    Malformed {
-        /// Which.
-        path: PathBuf,
-        /// Why.
-        source: serde_json::Error,
-    },
-    /// It is of another version.
-    #[error("{}: format {version}, made by a newer Cloister: update (this one reads format {VERSION})", path.display())]
-    Version {
-        /// Which.
-        path: PathBuf,
-        /// Its format.
-        version: u8,
-    },
+#[error("{}: {reason}", path.display())]
+pub struct SettingsError {
+    path: PathBuf,
+    reason: Reason,
+}
+
+#[derive(Debug, thiserror::Error)]
+enum Reason {
+    #[error("{0}")]
+    Read(#[source] io::Error),
+    #[error("{0}")]
+    Malformed(#[source] serde_json::Error),
+    #[error("format {0}, made by another version of Cloister: this one reads format {VERSION}")]
+    Version(u8),
+    #[error("max_connections is {0}: accepted are 1 to {MAX_CONNECTIONS}")]
+    Connections(u16),
 }
 
 #[cfg(test)]
@@ -84,16 +85,17 @@ mod tests {
     #[test]
     fn the_file_is_read_to_the_letter() {
         assert_eq!(read(r#"{"v":1,"max_connections":256}"#), Ok(Settings::default()));
-        assert_eq!(read(r#"{"max_connections":7,"v":1}"#).unwrap().max_connections.get(), 7);
+        assert_eq!(read(r#"{"max_connections":7,"v":1}"#).unwrap().max_connections, 7);
         for (text, reason) in [
             ("", "EOF"),
             ("{}", "missing field `v`"),
             (r#"{"v":1}"#, "missing field `max_connections`"),
-            (r#"{"v":1,"max_connections":0}"#, "nonzero"),
+            (r#"{"v":1,"max_connections":0}"#, "max_connections is 0: accepted are 1 to 900"),
+            (r#"{"v":1,"max_connections":901}"#, "accepted are 1 to 900"),
             (r#"{"v":1,"max_connections":65536}"#, "65536"),
             (r#"{"v":1,"max_connections":1,"max_connections":2}"#, "duplicate field"),
             (r#"{"v":1,"max_connections":1,"debug":true}"#, "unknown field `debug`"),
-            (r#"{"v":2,"max_connections":1}"#, "format 2, made by a newer Cloister"),
+            (r#"{"v":2,"other":1}"#, "format 2, made by another version of Cloister"),
         ] {
             let error = read(text).unwrap_err();
             assert!(error.contains(reason), "{text}: {error}");

@@ -3,7 +3,11 @@
 //! The kernel starts one program, as process 1, and nothing is there yet: no mounted file system but the ramdisks, and
 //! nobody but process 1 to collect processes that end or to say that the machine should stop.
 
-use std::{fmt, io, process};
+use std::{
+    fmt,
+    io::{self, Write},
+    process,
+};
 
 use nix::{
     mount::{MsFlags, mount},
@@ -55,7 +59,7 @@ impl Init {
     pub fn end(self) -> ! {
         let Err(error) = reboot(RebootMode::RB_AUTOBOOT);
         // A kernel without its process 1 panics, and `panic=1` on its command line restarts it.
-        eprintln!("error: restarting: {error}");
+        let _ = writeln!(io::stderr(), "error: restarting: {error}");
         process::exit(1)
     }
 }

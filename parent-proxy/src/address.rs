@@ -190,7 +190,7 @@ async fn connect_hybrid<S: Stream>(mut stream: S, port: u32) -> io::Result<S> {
         }
     }
     match answer.strip_prefix(b"OK ").and_then(|rest| rest.strip_suffix(b"\n")) {
-        Some(digits) if digits.iter().all(u8::is_ascii_digit) => Ok(stream),
+        Some(digits) if !digits.is_empty() && digits.iter().all(u8::is_ascii_digit) => Ok(stream),
         _ => {
             let reason = format!("the vsock device answered {:?}, not OK", String::from_utf8_lossy(&answer));
             Err(io::Error::new(io::ErrorKind::InvalidData, reason))
@@ -233,6 +233,7 @@ mod tests {
             (b"OK 5", io::ErrorKind::ConnectionRefused),
             (b"NO\n", io::ErrorKind::InvalidData),
             (b"OK five\n", io::ErrorKind::InvalidData),
+            (b"OK \n", io::ErrorKind::InvalidData),
             (b"OK 42949672950\n", io::ErrorKind::InvalidData),
             (&[b'x'; 60], io::ErrorKind::InvalidData),
         ] {

@@ -12,7 +12,7 @@ use anyhow::{Context, ensure};
 use cloister_attestation::{Policy, PolicyModel, Release, Sha384, Timestamp};
 use cloister_image::{
     Measurements,
-    program::{self, Folders},
+    program::{self, Folders, Tools},
 };
 use cloister_inference::Bundle;
 use cloister_simulated_enclave::Authority;
@@ -55,7 +55,7 @@ impl BuiltImage {
 
 /// The program of every image, built in this checkout as `cargo image` does.
 pub static PROGRAM: LazyLock<Vec<u8>> = LazyLock::new(|| {
-    let folders = Folders::of(&build::workspace()).expect("cargo has a home");
+    let folders = folders().expect("there are tools, and cargo has a home");
     program::build(&folders).expect("the program builds")
 });
 
@@ -72,7 +72,7 @@ pub fn accepting(authority: &Authority, Measurements(pcrs): Measurements) -> Pol
 /// The program once more, built from a copy of this checkout in another folder, with cargo's folder under another name.
 /// It shares nothing with the first build but the tools, and takes as long.
 pub fn program_from_elsewhere() -> anyhow::Result<Vec<u8>> {
-    let here = Folders::of(&build::workspace())?;
+    let here = folders()?;
     let folder = tempfile::Builder::new().prefix("another-checkout-in-a-folder-of-another-length-").tempdir()?;
     let elsewhere = Folders {
         workspace: folder.path().join("cloister"),
@@ -82,6 +82,11 @@ pub fn program_from_elsewhere() -> anyhow::Result<Vec<u8>> {
     copy(&here.workspace, &elsewhere.workspace)?;
     symlink(&here.cargo_home, &elsewhere.cargo_home)?;
     Ok(program::build(&elsewhere)?)
+}
+
+fn folders() -> anyhow::Result<Folders> {
+    let workspace = build::workspace();
+    Ok(Folders::of(&workspace, &Tools::of(&workspace)?)?)
 }
 
 /// Copies a checkout, without what was built in it and without its history.

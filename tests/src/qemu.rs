@@ -11,14 +11,14 @@ use std::{
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc},
-    thread,
+    thread::{self, JoinHandle},
     time::{Duration, Instant},
 };
 
 use anyhow::{Context, bail};
 use cloister_attestation::Timestamp;
 use cloister_simulated_enclave::{Authority, Identity};
-use serde_json::Value;
+use serde::Deserialize;
 use tempfile::TempDir;
 
 use crate::build::workspace;
@@ -112,13 +112,18 @@ pub struct Options {
     pub heard: bool,
     /// How long it may take until it serves or says why not.
     pub patience: Duration,
+    /// What a hypervisor could add to the kernel's command line, which is not measured.
+    pub append: &'static str,
+    /// Whether it has a console, as in debug mode.
+    pub console: bool,
 }
 
 impl Options {
     /// A new enclave on a new instance whose documents `authority` signs.
     pub fn signed_by(authority: &Authority) -> Self {
         let (authority, identity) = (Some(authority.clone()), Identity::random());
-        Self { memory_mib: 128, authority, identity, socket: None, heard: true, patience: BOOT }
+        let (memory_mib, patience) = (128, BOOT);
+        Self { memory_mib, authority, identity, socket: None, heard: true, patience, append: "", console: true }
     }
 }
 
@@ -138,9 +143,20 @@ pub struct Machine {
 /// What reached the parent.
 #[derive(Clone, Debug, Default)]
 struct Seen {
-    events: Arc<Mutex<Vec<Value>>>,
+    events: Arc<Mutex<Vec<String>>>,
     heartbeats: Arc<Mutex<usize>>,
     console: Arc<Mutex<Vec<u8>>>,
+}
+
+/// A line of an enclave's log, all of it.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Event {
+    #[expect(dead_code, reason = "it is read, to be sure that it is a number")]
+    time: u64,
+    event: String,
+    #[expect(dead_code, reason = "it is read, to be sure that it is a number")]
+    value: u64,
 }
 
 /// How a machine that does not serve ended.
@@ -166,7 +182,7 @@ impl Machine {
         let folder = tempfile::tempdir()?;
         let file = |name: &str| folder.path().join(name);
         let seen = Seen::default();
-        let Options { memory_mib, authority, identity, socket, heard, patience } = options;
+        let Options { memory_mib, authority, identity, socket, heard, patience, append, console } = options;
         let socket = socket.clone().unwrap_or_else(|| file("vm"));
         // What a machine that was here before has left.
         let _ = fs::remove_file(&socket);
@@ -186,7 +202,10 @@ impl Machine {
         let started = Instant::now();
         let mut qemu = Command::new(pieces.qemu());
         let (module_id, instance_id) = (identity.module_id(), &identity.instance_id);
-        qemu.arg("-M").arg(format!("nitro-enclave,vsock=vsock,id={module_id},parent-id={instance_id}"));
+        let serial = if *console { "on" } else { "off" };
+        qemu.arg("-M")
+            .arg(format!("nitro-enclave,vsock=vsock,id={module_id},parent-id={instance_id},isa-serial={serial}"));
+        qemu.args(["-append", append]);
         qemu.arg("-chardev").arg(format!("socket,id=vsock,path={}", device_socket.display()));
         qemu.arg("-kernel").arg(eif).arg("-L").arg(pieces.firmware());
         qemu.args(["-accel", "tcg", "-cpu", "max", "-smp", CPUS, "-m", &memory_mib.to_string()]);
@@ -201,8 +220,10 @@ impl Machine {
         }
         qemu.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut qemu = Killed(qemu.spawn().context("starting QEMU")?);
-        seen.collect_console(qemu.0.stdout.take().context("stdout is piped")?);
-        seen.collect_console(qemu.0.stderr.take().context("stderr is piped")?);
+        let console = [
+            seen.collect_console(qemu.0.stdout.take().context("stdout is piped")?),
+            seen.collect_console(qemu.0.stderr.take().context("stderr is piped")?),
+        ];
 
         while started.elapsed() < *patience {
             let serves = match &happened {
@@ -217,6 +238,9 @@ impl Machine {
                 return Ok(Ok(Self { qemu, _vsock_device: device, socket, seen, _folder: folder, boot }));
             }
             if qemu.0.try_wait()?.is_some() {
+                // What it said last is still read.
+                console.into_iter().for_each(|reader| drop(reader.join()));
+                let _ = wait_for(EVENT, || seen.events().iter().any(|event| event.starts_with("fatal")));
                 return Ok(Err(Ended { events: seen.events(), console: seen.console() }));
             }
         }
@@ -295,10 +319,10 @@ impl Seen {
         thread::spawn(move || {
             let connections = listener.incoming().filter_map(Result::ok);
             for line in connections.flat_map(|stream| BufReader::new(stream).lines()).map_while(Result::ok) {
-                let event: Value = serde_json::from_str(&line).unwrap_or_else(|error| panic!("{line}: {error}"));
-                let name = event["event"].as_str().unwrap_or_default().to_owned();
-                locked(&events).push(event);
-                let _ = sender.send(name);
+                let Event { time: _, event, value: _ } =
+                    serde_json::from_str(&line).unwrap_or_else(|error| panic!("{line}: {error}"));
+                locked(&events).push(event.clone());
+                let _ = sender.send(event);
             }
         });
         let (listener, heartbeats) = (parent(socket, HEARTBEAT_PORT)?, self.heartbeats.clone());
@@ -315,21 +339,21 @@ impl Seen {
     }
 
     fn events(&self) -> Vec<String> {
-        locked(&self.events).iter().filter_map(|event| event["event"].as_str().map(str::to_owned)).collect()
+        locked(&self.events).clone()
     }
 
     fn console(&self) -> String {
         String::from_utf8_lossy(&locked(&self.console)).into_owned()
     }
 
-    fn collect_console(&self, mut stream: impl Read + Send + 'static) {
+    fn collect_console(&self, mut stream: impl Read + Send + 'static) -> JoinHandle<()> {
         let console = self.console.clone();
         thread::spawn(move || {
             let mut buffer = [0; 4096];
             while let Ok(read @ 1..) = stream.read(&mut buffer) {
                 locked(&console).extend_from_slice(&buffer[..read]);
             }
-        });
+        })
     }
 }
 

@@ -10,7 +10,7 @@ use cloister_e2e::{
     hostile::BUNDLE,
     image::{PROGRAM, program_from_elsewhere},
 };
-use cloister_image::{Image, Settings};
+use cloister_image::{Image, Settings, first_ramdisk};
 
 #[test]
 fn two_builds_from_two_folders_are_byte_identical() {
@@ -20,6 +20,15 @@ fn two_builds_from_two_folders_are_byte_identical() {
     let (one, other) = (image(here), image(&elsewhere));
     assert_eq!(hex(&one.measurements.0[0]), hex(&other.measurements.0[0]));
     assert!(one.eif == other.eif);
+}
+
+#[test]
+fn the_program_reads_the_settings_that_an_image_has() {
+    let ramdisk = first_ramdisk(b"", &Settings { max_connections: 7 });
+    let (begin, end) = (ramdisk.iter().position(|byte| *byte == b'{'), ramdisk.iter().position(|byte| *byte == b'}'));
+    let folder = tempfile::tempdir().unwrap();
+    let file = write(folder.path(), "cloister.json", &ramdisk[begin.unwrap()..=end.unwrap()]);
+    assert_eq!(cloister_enclave_app::settings::Settings::read(file.into()).unwrap().max_connections, 7);
 }
 
 #[test]
@@ -37,7 +46,7 @@ fn what_cannot_be_an_image_is_refused_before_it_is_compiled() {
         (vec!["--kernel", &kernel, "--model", &damaged], 1, "damaged.cloister: "),
         (vec!["--kernel", &kernel, "--model", &model, &again], 1, "another bundle is named \"iris\", too"),
         (vec!["--kernel", &kernel], 2, "--model <FILE>"),
-        (vec!["--kernel", &kernel, "--model", &model, "--max-connections", "0"], 2, "--max-connections"),
+        (vec!["--kernel", &kernel, "--model", &model, "--max-connections", "901"], 2, "901 is not in 1..=900"),
     ] {
         let output = Command::new(&cargo_image).args(&arguments).args(["--out", &out]).output().unwrap();
         let stderr = String::from_utf8(output.stderr).unwrap();

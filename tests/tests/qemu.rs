@@ -284,6 +284,25 @@ async fn an_enclave_that_nobody_listens_to_serves_all_the_same() {
     connection.model("iris").await.unwrap().infer(&Iris::load().unwrap().rows).await.unwrap();
 }
 
+/// A production enclave has no console. What a hypervisor adds to the command line reaches the kernel's first process as
+/// arguments and environment.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_enclave_without_console_heeds_nothing_that_is_not_measured() {
+    let Some(bench) = Bench::new() else { return };
+    let image = bench.image(&[&BUNDLE]);
+    let append = "TOKIO_WORKER_THREADS=none --models=/nowhere --help nonsense";
+    let options = Options { console: false, append, ..bench.options() };
+    let machine = Machine::boot(&bench.pieces, &bench.eif(&image), &options).unwrap();
+    let proxy = proxy(&[&machine.address()]).unwrap();
+    let policy = bench.policy(image.measurements.0);
+    let mut connection = AttestedConnection::open(&endpoint(&proxy).unwrap(), policy).await.unwrap();
+    connection.model("iris").await.unwrap().infer(&Iris::load().unwrap().rows).await.unwrap();
+
+    let no_models = Image::of(&bench.kernel(), &[first_ramdisk(&PROGRAM, &Settings::default())]);
+    let ended = Machine::start(&bench.pieces, &bench.eif(&no_models), &options).unwrap().unwrap_err();
+    assert_eq!(ended.events, ["booted", "fatal_models"], "{}", ended.console);
+}
+
 #[test]
 fn an_image_that_cannot_serve_ends_and_says_why() {
     let Some(bench) = Bench::new() else { return };

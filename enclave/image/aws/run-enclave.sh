@@ -5,17 +5,24 @@
 # ends. Settings come from /etc/cloister/enclave.env, which the unit reads.
 set -euo pipefail
 : "${EIF:=/opt/cloister/cloister.eif}" "${CID:=16}" "${CPUS:=2}" "${MEMORY_MIB:=256}"
+readonly name=cloister
 
-enclave=$(nitro-cli run-enclave --enclave-name cloister --eif-path "$EIF" --enclave-cid "$CID" \
-    --cpu-count "$CPUS" --memory "$MEMORY_MIB" | python3 -c 'import json, sys; print(json.load(sys.stdin)["EnclaveID"])')
-echo "enclave $enclave runs at vsock:$CID:5000"
-trap 'nitro-cli terminate-enclave --enclave-id "$enclave"; exit 0' TERM INT
-
-# Not in debug mode, or no client would accept it.
-while nitro-cli describe-enclaves | python3 -c '
+# Says whether nitro-cli lists the enclave as running and not in debug mode: no client would accept that. Fails if it says
+# neither.
+state() {
+    nitro-cli describe-enclaves | python3 -c '
 import json, sys
 ours = [enclave for enclave in json.load(sys.stdin) if enclave["EnclaveID"] == sys.argv[1]]
-sys.exit(0 if ours and ours[0]["State"] == "RUNNING" and ours[0]["Flags"] == "NONE" else 1)' "$enclave"; do
+print("running" if ours and ours[0]["State"] == "RUNNING" and ours[0]["Flags"] == "NONE" else "ended")' "$1"
+}
+
+trap 'nitro-cli terminate-enclave --enclave-name "$name" || true; exit 0' TERM INT
+enclave=$(nitro-cli run-enclave --enclave-name "$name" --eif-path "$EIF" --enclave-cid "$CID" \
+    --cpu-count "$CPUS" --memory "$MEMORY_MIB" | python3 -c 'import json, sys; print(json.load(sys.stdin)["EnclaveID"])')
+echo "enclave $enclave runs at vsock:$CID:5000"
+
+# An answer that cannot be had is no reason to end an enclave that serves.
+until [[ $(state "$enclave" || echo unknown) == ended ]]; do
     sleep 5 &
     wait $!
 done

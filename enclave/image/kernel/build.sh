@@ -31,4 +31,10 @@ make -s O="$work/build" -j"$(nproc)" bzImage
 
 mkdir -p "$out"
 cp "$work/build/arch/x86/boot/bzImage" "$out/bzImage"
-sha256sum "$out/bzImage"
+digest=$(sha256sum "$out/bzImage" | cut -d' ' -f1)
+echo "$digest  $out/bzImage"
+if ! grep -q "\"$digest\"" "$here/../src/kernel.rs"; then
+    echo "this is not the pinned kernel (enclave/image/src/kernel.rs): it was built with another compiler than Debian 12's:" >&2
+    gcc --version | head -n 1 >&2
+    exit 1
+fi

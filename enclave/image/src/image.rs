@@ -10,8 +10,10 @@ use crate::{eif::Parts, measurements::Measurements, ramdisk::Ramdisk};
 /// - `console=ttyS0 quiet`: a console, which exists in debug mode and in QEMU only, with errors alone.
 /// - `oops=panic panic=1 reboot=t`: a kernel that errs ends the enclave, and at once. Of the ways to reset a processor,
 ///   a triple fault is the one that every hypervisor sees.
-/// - `random.trust_cpu=off`: the random generator counts as seeded when the NSM has seeded it, and not before.
-pub const COMMAND_LINE: &str = "console=ttyS0 quiet oops=panic panic=1 reboot=t random.trust_cpu=off";
+/// - `random.trust_cpu=off random.trust_bootloader=off`: neither the processor's nor a loader's word makes the random
+///   generator count as seeded.
+pub const COMMAND_LINE: &str =
+    "console=ttyS0 quiet oops=panic panic=1 reboot=t random.trust_cpu=off random.trust_bootloader=off";
 
 /// The measured settings of the program, `/etc/cloister.json` in the first ramdisk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,10 +58,14 @@ impl Image {
     }
 }
 
+/// Where there is no console, the kernel starts a program without standard streams, and Rust opens this for them.
+const NULL: (u32, u32) = (1, 3);
+
 /// The program and its settings.
 pub fn first_ramdisk(program: &[u8], settings: &Settings) -> Vec<u8> {
     Ramdisk::new()
         .folder("dev")
+        .character_device("dev/null", NULL)
         .folder("etc")
         .file("etc/cloister.json", 0o444, settings.to_json().as_bytes())
         .file("init", 0o555, program)
@@ -122,8 +128,9 @@ mod tests {
     fn there_is_one_program_and_nothing_beside_it() {
         let entries = listed(&first_ramdisk(b"program", &Settings::default()));
         let names: Vec<&str> = entries.iter().map(|(name, _)| name.as_str()).collect();
-        assert_eq!(names, ["dev", "etc", "etc/cloister.json", "init", "sys"]);
-        let programs: Vec<_> = entries.iter().filter(|(_, mode)| mode & 0o170_111 > 0o100_000).collect();
+        assert_eq!(names, ["dev", "dev/null", "etc", "etc/cloister.json", "init", "sys"]);
+        let programs: Vec<_> =
+            entries.iter().filter(|(_, mode)| mode & 0o170_000 == 0o100_000 && mode & 0o111 != 0).collect();
         assert_eq!(programs, [&("init".to_owned(), 0o100_555)]);
         assert_eq!(listed(&second_ramdisk(&[])), [("models".to_owned(), 0o040_755)]);
     }

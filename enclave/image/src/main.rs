@@ -33,9 +33,9 @@ struct Arguments {
     /// The folder to write to; made if it is not there
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
-    /// Connections that the enclave serves at once; measured
+    /// Connections that the enclave serves at once, 1 to 900; measured
     #[arg(long, value_name = "NUMBER", default_value_t = Settings::default().max_connections,
-        value_parser = clap::value_parser!(u16).range(1..))]
+        value_parser = clap::value_parser!(u16).range(1..=900))]
     max_connections: u16,
 }
 
@@ -62,9 +62,9 @@ fn build(Arguments { kernel, model, out, max_connections }: &Arguments) -> anyho
     fs::create_dir_all(out).with_context(|| out.display().to_string())?;
 
     eprintln!("building cloister-enclave-app; the first time takes some minutes …");
-    let folders = Folders::of(Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../..")))?;
-    let tools = Tools::of(&folders.workspace)?;
-    let program = program::build(&folders)?;
+    let workspace = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../.."));
+    let tools = Tools::of(workspace)?;
+    let program = program::build(&Folders::of(workspace, &tools)?)?;
     let settings = Settings { max_connections: *max_connections };
     let image = Image::assemble(&kernel_bytes, &program, &settings, &models.iter().collect::<Vec<_>>());
 

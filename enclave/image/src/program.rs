@@ -1,8 +1,9 @@
 //! `cloister-enclave-app`, built so that the same sources give the same bytes in any folder.
 //!
-//! Static, because the image holds no library; stripped, because symbols name folders; and with the paths of the checkout
-//! and of cargo's folder replaced, in Rust and in the C of aws-lc. What still decides about the bytes is the toolchain
-//! (`rust-toolchain.toml` pins rustc), the C compiler and the C library: [`Tools`] says which they were.
+//! Static, because the image holds no library; stripped, because symbols name folders; with the paths of the checkout and of
+//! cargo's folder replaced, in Rust and in the C of aws-lc; with next to nothing of the caller's environment; and with no
+//! configuration of cargo's that changes what is built. What still decides about the bytes is the Rust toolchain, the C
+//! compiler and the C library: [`Tools`] says which they were, and each set of them has a target folder of its own.
 
 use std::{
     env,
@@ -13,6 +14,7 @@ use std::{
 };
 
 use serde_json::Value;
+use sha2::{Digest, Sha256};
 
 /// The only target so far: AWS's Graviton instances would need the kernel and measurements of their own.
 pub const TARGET: &str = "x86_64-unknown-linux-gnu";
@@ -32,24 +34,29 @@ pub struct Folders {
 }
 
 impl Folders {
-    /// For a checkout: its own target folder, and the cargo of whoever calls.
-    pub fn of(workspace: &Path) -> Result<Self, ProgramError> {
+    /// For a checkout: a folder of its own target folder for these tools, and the cargo of whoever calls.
+    pub fn of(workspace: &Path, tools: &Tools) -> Result<Self, ProgramError> {
         let workspace = workspace.canonicalize().map_err(ProgramError::at(workspace))?;
         let home = env::var_os("CARGO_HOME").map(PathBuf::from);
         let home = home.or_else(|| env::home_dir().map(|home| home.join(".cargo")));
         let cargo_home = home.ok_or(ProgramError::NoCargoHome)?;
-        Ok(Self { target: workspace.join("target/image"), workspace, cargo_home })
+        // Cargo does not build C again when its compiler has changed.
+        let digest = Sha256::digest(format!("{tools:?}"));
+        Ok(Self { target: workspace.join("target/image").join(hex::encode(&digest[..6])), workspace, cargo_home })
     }
 }
 
-/// Builds the program.
-///
-/// Cargo's progress goes to stderr. Settings of the caller's environment that change what is built are not passed on.
+/// What a build sees of the caller's environment: where things are, and how to reach crates.io.
+const ENVIRONMENT: [&str; 3] = ["HOME", "PATH", "TMPDIR"];
+const ENVIRONMENT_FAMILIES: [&str; 3] = ["CARGO_HTTP_", "CARGO_NET_", "RUSTUP_"];
+
+/// Builds the program. Cargo's progress goes to stderr.
 pub fn build(folders: &Folders) -> Result<Vec<u8>, ProgramError> {
     let Folders { workspace, target, cargo_home } = folders;
     if let Some(folder) = [workspace, cargo_home].into_iter().find(|folder| has_space(folder)) {
         return Err(ProgramError::Space { folder: folder.clone() });
     }
+    check_configuration(workspace, cargo_home)?;
     let remap = [(workspace, "/cloister"), (cargo_home, "/cargo")].map(|(from, to)| format!("{}={to}", from.display()));
     let mut flags = vec!["-Ctarget-feature=+crt-static".to_owned(), "-Cstrip=symbols".to_owned()];
     flags.extend(remap.iter().map(|pair| format!("--remap-path-prefix={pair}")));
@@ -58,9 +65,7 @@ pub fn build(folders: &Folders) -> Result<Vec<u8>, ProgramError> {
     let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     cargo.args(["build", "--release", "--locked", "--message-format=json-render-diagnostics"]);
     cargo.args(["-p", PACKAGE, "--target", TARGET, "--target-dir"]).arg(target);
-    for (name, _) in env::vars_os().filter(|(name, _)| changes_the_build(name)) {
-        cargo.env_remove(name);
-    }
+    cargo.env_clear().envs(env::vars_os().filter(|(name, _)| is_passed_on(name)));
     cargo.env("CARGO_ENCODED_RUSTFLAGS", flags.join(SEPARATOR)).env("CFLAGS", c_flags.join(" "));
     cargo.env("CARGO_HOME", cargo_home);
     let output = run(cargo.current_dir(workspace).stderr(Stdio::inherit()))?;
@@ -68,18 +73,35 @@ pub fn build(folders: &Folders) -> Result<Vec<u8>, ProgramError> {
     fs::read(&executable).map_err(ProgramError::at(&executable))
 }
 
+fn is_passed_on(name: &OsStr) -> bool {
+    let Some(name) = name.to_str() else { return false };
+    // curl's and git's, which cargo fetches with.
+    let proxy = name.to_ascii_lowercase().ends_with("_proxy");
+    proxy || ENVIRONMENT.contains(&name) || ENVIRONMENT_FAMILIES.iter().any(|family| name.starts_with(family))
+}
+
+/// Refuses configuration that changes what is built: cargo reads it in its own folder and above the checkout.
+fn check_configuration(workspace: &Path, cargo_home: &Path) -> Result<(), ProgramError> {
+    // A mirror of crates.io (source) gives what Cargo.lock has digests of.
+    const HARMLESS: [&str; 9] =
+        ["alias", "cargo-new", "future-incompat-report", "http", "net", "registries", "registry", "source", "term"];
+    let above = workspace.ancestors().skip(1).map(|folder| folder.join(".cargo"));
+    for folder in above.chain([cargo_home.to_owned()]) {
+        for file in ["config", "config.toml"].map(|name| folder.join(name)) {
+            let Ok(text) = fs::read_to_string(&file) else { continue };
+            // What is not TOML, cargo refuses itself.
+            let table: toml::Table = text.parse().unwrap_or_default();
+            if let Some(key) = table.keys().find(|key| !HARMLESS.contains(&key.as_str())) {
+                return Err(ProgramError::Configured { file, key: key.clone() });
+            }
+        }
+    }
+    Ok(())
+}
+
 /// CFLAGS is split at white space, and nothing quotes it.
 fn has_space(folder: &Path) -> bool {
     folder.to_string_lossy().contains(char::is_whitespace)
-}
-
-/// Whether cargo, rustc or cc-rs would heed a variable of this name.
-fn changes_the_build(name: &OsStr) -> bool {
-    const PREFIXES: [&str; 8] =
-        ["AR", "AWS_LC_", "CARGO_BUILD_", "CARGO_PROFILE_", "CARGO_TARGET_", "CC", "CXX", "RUSTC"];
-    let Some(name) = name.to_str() else { return false };
-    // cc-rs adds the target's name to either side of CFLAGS.
-    PREFIXES.iter().any(|prefix| name.starts_with(prefix)) || name.contains("FLAGS")
 }
 
 /// The path of the program, from cargo's messages.
@@ -139,6 +161,14 @@ pub enum ProgramError {
         /// Which.
         command: String,
     },
+    /// A configuration file of cargo's would change the program.
+    #[error("{} sets {key:?}, which may change what is built: move it away, or set CARGO_HOME to another folder", file.display())]
+    Configured {
+        /// Which.
+        file: PathBuf,
+        /// What it sets.
+        key: String,
+    },
     /// A folder that flags of the C compiler cannot name.
     #[error("{} has white space in its path, which CFLAGS cannot carry: use another folder", folder.display())]
     Space {
@@ -171,22 +201,39 @@ mod tests {
     }
 
     #[test]
-    fn what_changes_a_build_is_not_passed_on() {
+    fn next_to_nothing_of_the_environment_is_passed_on() {
+        for name in ["PATH", "HOME", "CARGO_NET_RETRY", "CARGO_HTTP_TIMEOUT", "https_proxy", "RUSTUP_TOOLCHAIN"] {
+            assert!(is_passed_on(name.as_ref()), "{name}");
+        }
         for name in [
             "RUSTFLAGS",
+            "CARGO_INCREMENTAL",
             "CARGO_PROFILE_RELEASE_LTO",
-            "CARGO_BUILD_RUSTFLAGS",
             "CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_LINKER",
             "RUSTC_WRAPPER",
-            "CC",
-            "CC_x86_64_unknown_linux_gnu",
-            "HOST_CFLAGS",
+            "HOST_CC",
+            "CPATH",
             "AWS_LC_SYS_CFLAGS",
+            "LANG",
         ] {
-            assert!(changes_the_build(name.as_ref()), "{name}");
+            assert!(!is_passed_on(name.as_ref()), "{name}");
         }
-        for name in ["PATH", "HOME", "CARGO_HOME", "CARGO_NET_RETRY", "CARGO_HTTP_PROXY", "RUSTUP_TOOLCHAIN"] {
-            assert!(!changes_the_build(name.as_ref()), "{name}");
-        }
+    }
+
+    #[test]
+    fn configuration_that_changes_a_build_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let (workspace, cargo_home) = (folder.path().join("a/checkout"), folder.path().join("home"));
+        fs::create_dir_all(folder.path().join("a/.cargo")).unwrap();
+        fs::create_dir_all(&cargo_home).unwrap();
+        let checked = || check_configuration(&workspace, &cargo_home);
+        fs::write(cargo_home.join("config.toml"), "[net]\nretry = 9\n[source.crates-io]\nreplace-with = 'mirror'")
+            .unwrap();
+        checked().unwrap();
+        fs::write(cargo_home.join("config.toml"), "[profile.release]\nlto = false").unwrap();
+        assert!(matches!(checked(), Err(ProgramError::Configured { key, .. }) if key == "profile"));
+        fs::remove_file(cargo_home.join("config.toml")).unwrap();
+        fs::write(folder.path().join("a/.cargo/config"), "[env]\nCC = 'clang'").unwrap();
+        assert!(matches!(checked(), Err(ProgramError::Configured { key, .. }) if key == "env"));
     }
 }

@@ -6,12 +6,13 @@
 //! archive   entries | an entry named TRAILER!!! | zeros to 512
 //! ```
 //!
-//! Owner, group, times and devices are 0 and inodes count up, so equal files make equal bytes. Nothing is compressed:
+//! Owner, group, times and the file's own device are 0 and inodes count up, so equal files make equal bytes. Nothing is compressed:
 //! `cpio -t` lists what is inside, and the program is there byte for byte. Source: the Linux kernel's
 //! `Documentation/driver-api/early-userspace/buffer-format.rst`.
 
 const DIRECTORY: u32 = 0o040_755;
 const FILE: u32 = 0o100_000;
+const CHARACTER_DEVICE: u32 = 0o020_000;
 /// The kernel looks for the next archive at a multiple of four; cpio itself writes blocks of this size.
 const BLOCK: usize = 512;
 const TRAILER: &str = "TRAILER!!!";
@@ -31,29 +32,35 @@ impl Ramdisk {
 
     /// With a folder, by its path from the root and without a slash in front.
     pub fn folder(mut self, path: &str) -> Self {
-        self.entry(path, DIRECTORY, &[]);
+        self.entry(path, DIRECTORY, (0, 0), &[]);
         self
     }
 
     /// With a file of these permissions.
     pub fn file(mut self, path: &str, permissions: u32, content: &[u8]) -> Self {
-        self.entry(path, FILE | permissions, content);
+        self.entry(path, FILE | permissions, (0, 0), content);
+        self
+    }
+
+    /// With a character device of these numbers, major and minor, which everybody may read and write.
+    pub fn character_device(mut self, path: &str, numbers: (u32, u32)) -> Self {
+        self.entry(path, CHARACTER_DEVICE | 0o666, numbers, &[]);
         self
     }
 
     /// The archive.
     pub fn finish(mut self) -> Vec<u8> {
-        self.entry(TRAILER, 0, &[]);
+        self.entry(TRAILER, 0, (0, 0), &[]);
         pad(&mut self.archive, BLOCK);
         self.archive
     }
 
-    fn entry(&mut self, path: &str, mode: u32, content: &[u8]) {
+    fn entry(&mut self, path: &str, mode: u32, (major, minor): (u32, u32), content: &[u8]) {
         self.entries += 1;
         let size = u32::try_from(content.len()).expect("programs and bundles have less than 4 GB");
         let name = path.len() as u32 + 1;
         self.archive.extend(b"070701");
-        for field in [self.entries, mode, 0, 0, 1, 0, size, 0, 0, 0, 0, name, 0] {
+        for field in [self.entries, mode, 0, 0, 1, 0, size, 0, 0, major, minor, name, 0] {
             self.archive.extend(format!("{field:08x}").into_bytes());
         }
         self.archive.extend(path.bytes());
