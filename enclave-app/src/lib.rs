@@ -112,6 +112,9 @@ pub enum Fatal {
     /// The service cannot start.
     #[error(transparent)]
     Service(#[from] RunError),
+    /// A bug, which has told itself.
+    #[error("the program panicked")]
+    Panicked,
 }
 
 impl Fatal {
@@ -125,6 +128,7 @@ impl Fatal {
             Self::Entropy(_) => Event::FatalEntropy,
             Self::Listen { .. } => Event::FatalListen,
             Self::Service(_) => Event::FatalService,
+            Self::Panicked => Event::FatalPanic,
         }
     }
 }

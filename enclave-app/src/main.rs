@@ -5,10 +5,8 @@
 
 use std::{
     io::{self, Write},
-    num::NonZeroUsize,
     path::PathBuf,
     process::ExitCode,
-    thread,
     time::Duration,
 };
 
@@ -22,7 +20,7 @@ use cloister_enclave_app::{
     server::terminated,
     settings::Settings,
 };
-use tokio::runtime::Builder;
+use tokio::runtime::Runtime;
 
 /// vsock port of the attested TLS service.
 const PORT: u32 = 5000;
@@ -45,19 +43,12 @@ struct Arguments {
 
 fn main() -> ExitCode {
     let init = Init::claim();
-    // What the kernel does not know of its command line becomes arguments and environment of its first process, and some of
-    // that line is not measured: neither is heeded.
-    let arguments = match init {
-        Some(_) => Arguments::parse_from([env!("CARGO_PKG_NAME")]),
-        None => Arguments::parse(),
-    };
-    let threads = thread::available_parallelism().map_or(1, NonZeroUsize::get);
-    let runtime = Builder::new_multi_thread().worker_threads(threads).enable_all().build();
-    let runtime = runtime.expect("a process that has just begun may start threads");
+    let arguments = Arguments::parse();
+    let runtime = Runtime::new().expect("a process that has just begun may start threads");
     let outcome = runtime.block_on(async {
         log::forward(|| parent::connect(LOG_PORT));
         log::panics();
-        let outcome = serve(init.as_ref(), arguments).await;
+        let outcome = tokio::spawn(serve(init, arguments)).await.unwrap_or(Err(Fatal::Panicked));
         if let Err(fatal) = &outcome {
             log::event(fatal.event(), 0);
             // In production there is no console, and a write fails.
@@ -73,7 +64,7 @@ fn main() -> ExitCode {
     }
 }
 
-async fn serve(init: Option<&Init>, Arguments { models, settings }: Arguments) -> Result<(), Fatal> {
+async fn serve(init: Option<Init>, Arguments { models, settings }: Arguments) -> Result<(), Fatal> {
     if let Some(init) = init {
         log::event(Event::Booted, 0);
         init.mount()?;

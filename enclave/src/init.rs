@@ -4,9 +4,10 @@
 //! nobody but process 1 to collect processes that end or to say that the machine should stop.
 
 use std::{
-    fmt,
+    env,
     io::{self, Write},
-    process,
+    os::unix::process::CommandExt,
+    process::{self, Command},
 };
 
 use nix::{
@@ -19,8 +20,11 @@ use nix::{
 use tokio::signal::unix::{SignalKind, signal};
 
 /// Duties and rights of process 1.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 pub struct Init(());
+
+/// What the kernel starts.
+const PROGRAM: &str = "/init";
 
 /// What is mounted: type, folder, flags. `/proc` is not: nothing needs it.
 const MOUNTS: [(&str, &str, MsFlags); 2] = [
@@ -32,8 +36,21 @@ const MOUNTS: [(&str, &str, MsFlags); 2] = [
 
 impl Init {
     /// For process 1; none for any other, which has an init of its own.
+    ///
+    /// What the kernel does not know of its command line becomes arguments and environment of process 1, and some of that line
+    /// is not measured: the hypervisor adds to it. Libraries heed variables of their own, so with any the program starts anew
+    /// without all of them.
     pub fn claim() -> Option<Self> {
-        (process::id() == 1).then_some(Self(()))
+        if process::id() != 1 {
+            return None;
+        }
+        let init = Self(());
+        if env::args_os().len() > 1 || env::vars_os().next().is_some() {
+            let error = Command::new(PROGRAM).env_clear().exec();
+            let _ = writeln!(io::stderr(), "error: {PROGRAM}: {error}");
+            init.end();
+        }
+        Some(init)
     }
 
     /// Mounts what the platform needs.
@@ -76,30 +93,17 @@ fn reap() -> io::Result<()> {
 }
 
 /// A file system cannot be mounted.
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
+#[error("mounting {kind} at {folder}: {source}")]
 pub struct MountError {
     kind: &'static str,
     folder: &'static str,
     source: io::Error,
 }
 
-impl fmt::Display for MountError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { kind, folder, source } = self;
-        write!(f, "mounting {kind} at {folder}: {source}")
-    }
-}
-
-impl std::error::Error for MountError {}
-
 #[cfg(test)]
 mod tests {
-    use std::{
-        io::Read,
-        path::Path,
-        process::{Command, Stdio},
-        time::Duration,
-    };
+    use std::{io::Read, path::Path, process::Stdio, time::Duration};
 
     use nix::sys::prctl::set_child_subreaper;
     use tokio::time::{sleep, timeout};

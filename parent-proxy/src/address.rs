@@ -23,8 +23,8 @@ pub enum Address {
     },
     /// A virtual socket whose host end is a Unix domain socket, as with QEMU's and Firecracker's vsock devices.
     ///
-    /// `CONNECT port\n` on it, answered with `OK port\n`, is a connection to that port of the guest (Firecracker's
-    /// `docs/vsock.md`, "Host-Initiated Connections").
+    /// `CONNECT port\n` on it, answered with `OK` and a number that says nothing to us, is a connection to that port of the
+    /// guest (Firecracker's `docs/vsock.md`, "Host-Initiated Connections").
     Hybrid {
         /// The Unix domain socket.
         path: PathBuf,

@@ -70,7 +70,7 @@ pub fn accepting(authority: &Authority, Measurements(pcrs): Measurements) -> Pol
 }
 
 /// The program once more, built from a copy of this checkout in another folder, with cargo's folder under another name.
-/// It shares nothing with the first build but the tools, and takes as long.
+/// It shares the tools and the sources of dependencies with the first build, and nothing that was built.
 pub fn program_from_elsewhere() -> anyhow::Result<Vec<u8>> {
     let here = folders()?;
     let folder = tempfile::Builder::new().prefix("another-checkout-in-a-folder-of-another-length-").tempdir()?;

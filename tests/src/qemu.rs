@@ -34,6 +34,8 @@ const BOOT: Duration = Duration::from_secs(120);
 const POLL: Duration = Duration::from_millis(20);
 /// How long an event may take from the enclave to its parent.
 const EVENT: Duration = Duration::from_secs(30);
+/// How long the reason of an enclave that has ended is waited for.
+const LAST_WORDS: Duration = Duration::from_secs(5);
 /// The guest's context identifier. It means nothing outside of its vsock device, so all machines have the same.
 const CID: u32 = 16;
 /// As many as the smallest enclave on AWS has, where a processor of two threads is not divided.
@@ -240,7 +242,7 @@ impl Machine {
             if qemu.0.try_wait()?.is_some() {
                 // What it said last is still read.
                 console.into_iter().for_each(|reader| drop(reader.join()));
-                let _ = wait_for(EVENT, || seen.events().iter().any(|event| event.starts_with("fatal")));
+                let _ = wait_for(LAST_WORDS, || seen.events().iter().any(|event| event.starts_with("fatal")));
                 return Ok(Err(Ended { events: seen.events(), console: seen.console() }));
             }
         }

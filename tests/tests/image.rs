@@ -10,6 +10,7 @@ use cloister_e2e::{
     hostile::BUNDLE,
     image::{PROGRAM, program_from_elsewhere},
 };
+use cloister_enclave_app::settings as enclave_app;
 use cloister_image::{Image, Settings, first_ramdisk};
 
 #[test]
@@ -24,11 +25,16 @@ fn two_builds_from_two_folders_are_byte_identical() {
 
 #[test]
 fn the_program_reads_the_settings_that_an_image_has() {
-    let ramdisk = first_ramdisk(b"", &Settings { max_connections: 7 });
-    let (begin, end) = (ramdisk.iter().position(|byte| *byte == b'{'), ramdisk.iter().position(|byte| *byte == b'}'));
     let folder = tempfile::tempdir().unwrap();
-    let file = write(folder.path(), "cloister.json", &ramdisk[begin.unwrap()..=end.unwrap()]);
-    assert_eq!(cloister_enclave_app::settings::Settings::read(file.into()).unwrap().max_connections, 7);
+    let read = |max_connections| {
+        let ramdisk = first_ramdisk(b"", &Settings { max_connections });
+        let at = |wanted| ramdisk.iter().position(|byte| *byte == wanted).unwrap();
+        let file = write(folder.path(), "cloister.json", &ramdisk[at(b'{')..=at(b'}')]);
+        enclave_app::Settings::read(file.into())
+    };
+    assert_eq!(read(Settings::default().max_connections).unwrap(), enclave_app::Settings::default());
+    assert_eq!(read(Settings::MAX_CONNECTIONS).unwrap().max_connections, Settings::MAX_CONNECTIONS);
+    assert!(read(Settings::MAX_CONNECTIONS + 1).is_err());
 }
 
 #[test]

@@ -142,16 +142,19 @@ async fn an_image_is_verified_by_its_measurements_and_answers_150_rows_within_th
 async fn another_image_is_refused_at_the_register_that_differs() {
     let Some(bench) = Bench::new() else { return };
     let image = bench.image(&[&BUNDLE]);
-    let other_settings = Settings { max_connections: 7 };
-    let other = Image::assemble(&bench.kernel(), &PROGRAM, &other_settings, &[&BUNDLE]);
+    let (kernel, settings) = (bench.kernel(), Settings::default());
+    let other_settings = Image::assemble(&kernel, &PROGRAM, &Settings { max_connections: 7 }, &[&BUNDLE]);
+    let other_program = Image::assemble(&kernel, &[&PROGRAM[..], b"!"].concat(), &settings, &[&BUNDLE]);
     let machine = bench.boot(&image);
     let proxy = proxy(&[&machine.address()]).unwrap();
     let endpoint = endpoint(&proxy).unwrap();
     AttestedConnection::open(&endpoint, bench.policy(image.measurements.0)).await.unwrap();
-    let refused = refusal(&endpoint, bench.policy(other.measurements.0)).await;
-    assert!(matches!(refused, VerificationError::PcrMismatch { index: 0, .. }), "{refused}");
+    for other in [&other_settings, &other_program] {
+        let refused = refusal(&endpoint, bench.policy(other.measurements.0)).await;
+        assert!(matches!(refused, VerificationError::PcrMismatch { index: 0, .. }), "{refused}");
+    }
 
-    let [ours, others] = [image.measurements.0, other.measurements.0];
+    let [ours, others] = [image.measurements.0, other_program.measurements.0];
     for index in 0..2 {
         let mut pcrs = ours;
         pcrs[index] = others[index];
@@ -189,7 +192,10 @@ async fn a_second_ramdisk_that_replaces_the_program_keeps_pcr1_and_is_refused() 
     let genuine = bench.image(&[&BUNDLE]);
     let first = first_ramdisk(&PROGRAM, &Settings::default());
     let settings = br#"{"v":1,"max_connections":1}"#;
-    let replaced = Ramdisk::new().folder("etc").file("etc/cloister.json", 0o444, settings).folder("models");
+    let program = [&PROGRAM[..], b"!"].concat();
+    let replaced =
+        Ramdisk::new().folder("etc").file("etc/cloister.json", 0o444, settings).file("init", 0o555, &program);
+    let replaced = replaced.folder("models");
     let second = replaced.file("models/iris.cloister", 0o444, &BUNDLE.to_bytes()).finish();
     let hostile = Image::of(&bench.kernel(), &[first, second]);
     let ([pcr0, pcr1, pcr2], found) = (genuine.measurements.0, hostile.measurements.0);
@@ -290,7 +296,7 @@ async fn an_enclave_that_nobody_listens_to_serves_all_the_same() {
 async fn an_enclave_without_console_heeds_nothing_that_is_not_measured() {
     let Some(bench) = Bench::new() else { return };
     let image = bench.image(&[&BUNDLE]);
-    let append = "TOKIO_WORKER_THREADS=none --models=/nowhere --help nonsense";
+    let append = "TOKIO_WORKER_THREADS=none OPENSSL_ia32cap=0 RUST_MIN_STACK=1 --models=/nowhere --help nonsense";
     let options = Options { console: false, append, ..bench.options() };
     let machine = Machine::boot(&bench.pieces, &bench.eif(&image), &options).unwrap();
     let proxy = proxy(&[&machine.address()]).unwrap();
@@ -301,6 +307,11 @@ async fn an_enclave_without_console_heeds_nothing_that_is_not_measured() {
     let no_models = Image::of(&bench.kernel(), &[first_ramdisk(&PROGRAM, &Settings::default())]);
     let ended = Machine::start(&bench.pieces, &bench.eif(&no_models), &options).unwrap().unwrap_err();
     assert_eq!(ended.events, ["booted", "fatal_models"], "{}", ended.console);
+
+    // The kernel does heed it, so that what was added has arrived.
+    let nowhere = Options { append: "rdinit=/nowhere", ..bench.options() };
+    let ended = Machine::start(&bench.pieces, &bench.eif(&image), &nowhere).unwrap().unwrap_err();
+    assert!(ended.events.is_empty() && ended.console.contains("/nowhere"), "{ended:?}");
 }
 
 #[test]

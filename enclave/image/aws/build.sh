@@ -16,7 +16,8 @@ shift 2
 context=$(mktemp -d)
 trap 'rm -rf "$context"' EXIT
 mkdir -p "$context/models" "$out"
-cp "$here/Containerfile" "$image/cloister-enclave-app" "$context"
+cp "$here/Containerfile" "$context"
+install -m 755 "$image/cloister-enclave-app" "$context"
 cp -- "$@" "$context/models"
 # The same settings as in IMAGE.
 python3 -c 'import json, sys; print(json.dumps({"v": 1, "max_connections": json.load(sys.stdin)["Build"]["max_connections"]}))' \

@@ -10,7 +10,7 @@ out=$(realpath -m "${1:?usage: build.sh OUT}")
 # shellcheck source=enclave/image/qemu/debian.sh
 source "$here/../qemu/debian.sh"
 
-# A later one has another digest. snapshot.debian.org keeps what Debian's mirrors no longer have: DEBIAN_MIRROR names one.
+# A later one has another digest. debian.sh says how to get this one when Debian's mirrors have it no longer.
 readonly version=6.12.107-1
 
 work=$(mktemp -d)

@@ -29,6 +29,9 @@ impl Default for Settings {
 }
 
 impl Settings {
+    /// More, the program refuses: the kernel's first process may open 1024 files.
+    pub const MAX_CONNECTIONS: u16 = 900;
+
     fn to_json(self) -> String {
         let Self { max_connections } = self;
         json!({ "v": 1, "max_connections": max_connections }).to_string()

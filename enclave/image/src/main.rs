@@ -1,7 +1,8 @@
 //! `cargo image`: builds an enclave's image and says what it measures.
 
 use std::{
-    fs,
+    fs::{self, Permissions},
+    os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     process::ExitCode,
 };
@@ -35,7 +36,7 @@ struct Arguments {
     out: PathBuf,
     /// Connections that the enclave serves at once, 1 to 900; measured
     #[arg(long, value_name = "NUMBER", default_value_t = Settings::default().max_connections,
-        value_parser = clap::value_parser!(u16).range(1..=900))]
+        value_parser = clap::value_parser!(u16).range(1..=i64::from(Settings::MAX_CONNECTIONS)))]
     max_connections: u16,
 }
 
@@ -80,11 +81,16 @@ fn build(Arguments { kernel, model, out, max_connections }: &Arguments) -> anyho
             "eif_sha256": sha256(&image.eif),
             "rustc": tools.rustc,
             "cc": tools.cc,
+            "ld": tools.ld,
             "libc": tools.libc,
+            "libc_sha256": tools.libc_sha256,
         },
     });
     let (eif_file, measurements_file) = (out.join("cloister.eif"), out.join("measurements.json"));
-    write(&out.join("cloister-enclave-app"), &program)?;
+    let program_file = out.join("cloister-enclave-app");
+    write(&program_file, &program)?;
+    fs::set_permissions(&program_file, Permissions::from_mode(0o755))
+        .with_context(|| program_file.display().to_string())?;
     write(&eif_file, &image.eif)?;
     write(&measurements_file, format!("{measurements:#}\n").as_bytes())?;
 

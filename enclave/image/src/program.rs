@@ -80,12 +80,12 @@ fn is_passed_on(name: &OsStr) -> bool {
     proxy || ENVIRONMENT.contains(&name) || ENVIRONMENT_FAMILIES.iter().any(|family| name.starts_with(family))
 }
 
-/// Refuses configuration that changes what is built: cargo reads it in its own folder and above the checkout.
+/// Refuses configuration that changes what is built: cargo reads it in its own folder, in the checkout and above it.
 fn check_configuration(workspace: &Path, cargo_home: &Path) -> Result<(), ProgramError> {
     // A mirror of crates.io (source) gives what Cargo.lock has digests of.
     const HARMLESS: [&str; 9] =
         ["alias", "cargo-new", "future-incompat-report", "http", "net", "registries", "registry", "source", "term"];
-    let above = workspace.ancestors().skip(1).map(|folder| folder.join(".cargo"));
+    let above = workspace.ancestors().map(|folder| folder.join(".cargo"));
     for folder in above.chain([cargo_home.to_owned()]) {
         for file in ["config", "config.toml"].map(|name| folder.join(name)) {
             let Ok(text) = fs::read_to_string(&file) else { continue };
@@ -117,8 +117,12 @@ pub struct Tools {
     pub rustc: String,
     /// The first line of `cc --version`.
     pub cc: String,
+    /// The first line of `ld --version`.
+    pub ld: String,
     /// `getconf GNU_LIBC_VERSION`.
     pub libc: String,
+    /// SHA-256 of the C library that is linked in: distributions change it without another version.
+    pub libc_sha256: String,
 }
 
 impl Tools {
@@ -129,10 +133,13 @@ impl Tools {
             let text = String::from_utf8_lossy(&output.stdout);
             Ok(text.lines().next().unwrap_or_default().to_owned())
         };
+        let libc = PathBuf::from(line("cc", "-print-file-name=libc.a")?);
         Ok(Self {
             rustc: line("rustc", "--version")?,
             cc: line("cc", "--version")?,
+            ld: line("ld", "--version")?,
             libc: line("getconf", "GNU_LIBC_VERSION")?,
+            libc_sha256: hex::encode(Sha256::digest(fs::read(&libc).map_err(ProgramError::at(&libc))?)),
         })
     }
 }
