@@ -2,7 +2,7 @@
 # Builds the enclave's kernel from Debian's sources: build.sh OUT writes OUT/bzImage.
 #
 # Two builds with one compiler are byte-identical. The pinned digest (../src/kernel.rs) is that of Debian 12's gcc 12.2.
-# Tried on Debian 12. Needs 3 GB of disk, about 10 CPU-minutes, and:
+# Tried on Debian 12. Needs 2 GB of disk, about 12 CPU-minutes, and:
 #   apt-get install -y bc bison debian-archive-keyring dpkg-dev flex gcc libelf-dev libssl-dev make xz-utils
 set -euo pipefail
 here=$(dirname "$(realpath "${BASH_SOURCE[0]}")")
