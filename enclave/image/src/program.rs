@@ -3,7 +3,7 @@
 //! Static, because the image holds no library; stripped, because symbols name folders; with the paths of the checkout and of
 //! cargo's folder replaced, in Rust and in the C of aws-lc; with next to nothing of the caller's environment; and with no
 //! configuration of cargo's that changes what is built. What still decides about the bytes is the Rust toolchain, the C
-//! compiler and the C library: [`Tools`] says which they were, and each set of them has a target folder of its own.
+//! compiler, the linker and the C library: [`Tools`] says which they were, and each set of them has a target folder of its own.
 
 use std::{
     env,
@@ -19,7 +19,7 @@ use sha2::{Digest, Sha256};
 /// The only target so far: AWS's Graviton instances would need the kernel and measurements of their own.
 pub const TARGET: &str = "x86_64-unknown-linux-gnu";
 const PACKAGE: &str = "cloister-enclave-app";
-/// Separates flags in `CARGO_ENCODED_RUSTFLAGS`, so that paths may have spaces.
+/// Separates flags in `CARGO_ENCODED_RUSTFLAGS`, which cargo takes before every other source of them.
 const SEPARATOR: &str = "\u{1f}";
 
 /// Where a build takes place. None of it shows in the result.
@@ -113,7 +113,7 @@ fn executable(messages: &[u8]) -> Option<PathBuf> {
 /// What decides about the bytes, beside the sources.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Tools {
-    /// `rustc --version`, of the pinned toolchain.
+    /// `rustc --version`; `rust-toolchain.toml` says which, unless rustup is told otherwise.
     pub rustc: String,
     /// The first line of `cc --version`.
     pub cc: String,
