@@ -19,7 +19,7 @@
 //! let mut connection = AttestedConnection::open(&"https://127.0.0.1:8443".parse()?, policy).await?;
 //! let mut iris = connection.model("iris").await?;
 //! let answer = iris.infer(&[vec![5.1, 3.5, 1.4, 0.2]]).await?;
-//! println!("{}", answer.predictions[0].label);
+//! println!("{}", answer.predictions[0].label_text());
 //! # Ok(())
 //! # }
 //! ```

@@ -83,7 +83,7 @@ impl Bundle {
 
     /// The logits of one row: K.
     pub fn logits(&self) -> usize {
-        self.description.labels().len()
+        self.description.logits()
     }
 
     /// The most rows that one request holds.
@@ -142,7 +142,7 @@ struct Fields {
 }
 
 fn check_shape(description: &Description, model: &IntegerModel) -> Result<(), BundleError> {
-    let (features, classes) = (description.features().len(), description.labels().len());
+    let (features, classes) = (description.features().len(), description.logits());
     let check = |what, expected, actual| match expected == actual {
         true => Ok(()),
         false => Err(BundleError::Shape { what, expected, actual }),
@@ -295,6 +295,7 @@ pub(crate) mod tests {
             scale,
             domain: description::DOMAIN.into(),
             labels: (0..classes as i64).map(Label::Integer).collect(),
+            logits: classes,
             version: "1".into(),
             decimals: 3,
             features: (0..features).map(|j| feature(&format!("x{j}"), -1.0, 1.0)).collect(),
@@ -307,6 +308,14 @@ pub(crate) mod tests {
     pub(crate) fn sample(features: usize, classes: usize) -> Bundle {
         let (fields, model) = sample_parts(features, classes);
         Bundle::new(Description::new(fields).unwrap(), model, STATED).unwrap()
+    }
+
+    /// What is told of a model with these logits, labels and link.
+    #[cfg(feature = "client")]
+    pub(crate) fn described(logits: usize, labels: Vec<Label>, link: Link) -> Description {
+        let (mut fields, _) = sample_parts(4, 2);
+        (fields.logits, fields.labels, fields.link) = (logits, labels, link);
+        Description::new(fields).unwrap()
     }
 
     fn error(change: impl FnOnce(&mut description::Fields, &mut IntegerModel, &mut StatedErrors)) -> BundleError {

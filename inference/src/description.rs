@@ -35,12 +35,17 @@ pub struct Feature {
     pub high: f64,
     /// The column's name.
     pub name: String,
+    /// Values are multiples of this from [`low`](Self::low) on, exactly; others are refused. Without it any value goes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub step: Option<f64>,
 }
 
 /// One class.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(untagged)]
 pub enum Label {
+    /// One side of a yes-or-no question.
+    Boolean(bool),
     /// A class known by a number.
     Integer(i64),
     /// A class known by a name.
@@ -50,19 +55,40 @@ pub enum Label {
 impl fmt::Display for Label {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            // As Python writes it, where the labels come from.
+            Self::Boolean(true) => f.write_str("True"),
+            Self::Boolean(false) => f.write_str("False"),
             Self::Integer(number) => number.fmt(f),
             Self::Text(text) => text.fmt(f),
         }
     }
 }
 
-/// How logits become probabilities, on the client.
+/// What the client makes of logits: probabilities, one per label, or the values of a regression.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[serde(rename_all = "kebab-case")]
 #[non_exhaustive]
 pub enum Link {
+    /// Nothing: a decision function, or the values of a regression, as they are.
+    Identity,
     /// exp(l_c) / Σ_i exp(l_i).
     Softmax,
+    /// σ(l) = 1/(1 + exp(−l)) of the second label, from one logit for two labels.
+    Sigmoid,
+    /// σ(l_c) / Σ_i σ(l_i), of classifiers that were trained one against the rest.
+    OneVsRest,
+    /// exp(l), the values of a regression with a logarithmic link.
+    Exp,
+}
+
+impl Link {
+    /// Whether it gives a probability for each label.
+    pub fn gives_probabilities(self) -> bool {
+        match self {
+            Self::Softmax | Self::Sigmoid | Self::OneVsRest => true,
+            Self::Identity | Self::Exp => false,
+        }
+    }
 }
 
 impl Description {
@@ -110,12 +136,26 @@ impl Description {
         &self.fields.features
     }
 
-    /// The classes, in the order of the logits.
+    /// The classes, in the order of the logits; none of a regression.
     pub fn labels(&self) -> &[Label] {
         &self.fields.labels
     }
 
-    /// How logits become probabilities.
+    /// The logits of one row, K: one per label, one for two labels, or one per value of a regression.
+    pub fn logits(&self) -> usize {
+        self.fields.logits
+    }
+
+    /// A name for each logit: its label, or the number of a regression's value.
+    pub fn logit_names(&self) -> Vec<String> {
+        match (self.labels(), self.logits()) {
+            ([], count) => (0..count).map(|index| index.to_string()).collect(),
+            ([_, yes], 1) => vec![yes.to_string()],
+            (labels, _) => labels.iter().map(ToString::to_string).collect(),
+        }
+    }
+
+    /// What becomes of logits.
     pub fn link(&self) -> Link {
         self.fields.link
     }
@@ -184,6 +224,7 @@ pub(crate) struct Fields {
     pub(crate) scale: Scale,
     pub(crate) domain: String,
     pub(crate) labels: Vec<Label>,
+    pub(crate) logits: usize,
     pub(crate) version: String,
     pub(crate) decimals: u32,
     pub(crate) features: Vec<Feature>,
@@ -203,13 +244,28 @@ impl Fields {
     fn check(&self) -> Result<Packing, DescriptionError> {
         check_identifier("name", &self.name)?;
         check_identifier("version", &self.version)?;
-        let packing = packing(self.parameters, self.features.len(), self.labels.len())?;
+        self.check_logits()?;
+        let packing = packing(self.parameters, self.features.len(), self.logits)?;
         self.features.iter().try_for_each(Feature::check)?;
         self.labels.iter().try_for_each(Label::check)?;
         check_distinct("feature", self.features.iter().map(|feature| &feature.name))?;
         check_distinct("label", self.labels.iter().map(Label::to_string))?;
         self.check_numbers()?;
         Ok(packing)
+    }
+
+    /// As many logits as the labels and the link ask for.
+    fn check_logits(&self) -> Result<(), DescriptionError> {
+        let fits = match (self.labels.len(), self.link) {
+            (0, Link::Identity | Link::Exp) => self.logits > 0,
+            (2, Link::Identity | Link::Sigmoid) if self.logits == 1 => true,
+            (2.., Link::Identity | Link::Softmax | Link::OneVsRest) => self.logits == self.labels.len(),
+            _ => false,
+        };
+        match fits {
+            true => Ok(()),
+            false => Err(DescriptionError::Logits { logits: self.logits, labels: self.labels.len(), link: self.link }),
+        }
     }
 
     fn check_numbers(&self) -> Result<(), DescriptionError> {
@@ -234,9 +290,9 @@ impl Fields {
     }
 }
 
-/// The packing of a classifier, which takes a feature and two classes, if it fits into one polynomial.
+/// The packing of a model, which has a feature and a logit, if it fits into one polynomial.
 pub(crate) fn packing(parameters: ParameterSet, features: usize, classes: usize) -> Result<Packing, DescriptionError> {
-    if features == 0 || classes < 2 {
+    if features == 0 || classes == 0 {
         return Err(DescriptionError::Empty { features, classes });
     }
     let available = parameters.polynomial_size().0;
@@ -300,7 +356,7 @@ const LARGEST: f64 = 1e100;
 impl Label {
     fn check(&self) -> Result<(), DescriptionError> {
         match self {
-            Self::Integer(_) => Ok(()),
+            Self::Boolean(_) | Self::Integer(_) => Ok(()),
             Self::Text(text) => check_text("label", text),
         }
     }
@@ -377,6 +433,16 @@ pub enum DescriptionError {
         /// As many as it says.
         decimals: u32,
     },
+    /// Logits that neither a classifier with these labels nor a regression has.
+    #[error("{logits} logits for {labels} labels and the link {link:?}")]
+    Logits {
+        /// As many as it says.
+        logits: usize,
+        /// The labels.
+        labels: usize,
+        /// The link.
+        link: Link,
+    },
     /// A bound that publication alone exceeds, or that is not a number.
     #[error("a bound of {bound} for {decimals} decimals")]
     Bound {
@@ -406,6 +472,7 @@ impl DescriptionError {
             Self::Range { .. } => "range",
             Self::Scale(_) => "scale",
             Self::Decimals { .. } => "decimals",
+            Self::Logits { .. } => "logits",
             Self::Bound { .. } => "bound",
             Self::Limit { .. } => "limit",
         }
@@ -418,7 +485,7 @@ impl DescriptionError {
             Self::Identifier { what, .. } => format!("choose another {what}"),
             Self::Text { what, .. } => format!("give that {what} another name"),
             Self::Duplicate { what, .. } => format!("give each {what} its own name"),
-            Self::Empty { .. } => "train a classifier of at least two classes".into(),
+            Self::Empty { .. } => "train a model of at least one feature".into(),
             Self::TooWide { classes, available, .. } => {
                 format!(
                     "keep at most {} features for {classes} classes, for example the most important ones",
@@ -426,7 +493,7 @@ impl DescriptionError {
                 )
             }
             Self::Range { .. } => format!("give finite ends, the lower one first, within ±{LARGEST:e}"),
-            Self::Scale(_) | Self::Decimals { .. } | Self::Bound { .. } | Self::Limit { .. } => {
+            Self::Scale(_) | Self::Decimals { .. } | Self::Logits { .. } | Self::Bound { .. } | Self::Limit { .. } => {
                 "import the model again".into()
             }
         }
@@ -438,7 +505,7 @@ pub(crate) mod tests {
     use super::*;
 
     pub(crate) fn feature(name: &str, low: f64, high: f64) -> Feature {
-        Feature { low, high, name: name.into() }
+        Feature { low, high, name: name.into(), step: None }
     }
 
     fn fields() -> Fields {
@@ -451,6 +518,7 @@ pub(crate) mod tests {
             scale: Scale { features: 40, weights: 20, reply: 26 },
             domain: DOMAIN.into(),
             labels: vec![Label::Integer(-1), Label::Text("other".into())],
+            logits: 2,
             version: "1.0".into(),
             decimals: 3,
             features: vec![feature("x0", -1.0, 1.0), feature("x1", 0.0, 1e6)],
@@ -509,7 +577,9 @@ pub(crate) mod tests {
         assert_eq!(code(|f| f.features[0].name = "x1".into()), "duplicate");
         assert_eq!(code(|f| f.labels[1] = Label::Text("-1".into())), "duplicate");
         assert_eq!(code(|f| f.features.clear()), "empty_model");
-        assert_eq!(code(|f| f.labels.truncate(1)), "empty_model");
+        assert_eq!(code(|f| f.labels.truncate(1)), "logits");
+        assert_eq!(code(|f| f.logits = 1), "logits");
+        assert_eq!(code(|f| (f.labels, f.link, f.logits) = (vec![], Link::Exp, 0)), "logits");
         assert_eq!(code(|f| f.features[1].high = f64::NAN), "range");
         assert_eq!(code(|f| f.features[1].high = f64::INFINITY), "range");
         assert_eq!(code(|f| f.features[1].high = f.features[1].low), "range");

@@ -29,7 +29,7 @@
 //! // and only the client can read the answer.
 //! let logits = session.decrypt(&request, &reply)?.remove(0);
 //! let prediction = Prediction::new(&description, logits);
-//! assert_eq!(prediction.label.to_string(), "setosa");
+//! assert_eq!(prediction.label_text(), "setosa");
 //! assert!(prediction.certain);
 //! # Ok(())
 //! # }

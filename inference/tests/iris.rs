@@ -84,7 +84,7 @@ fn every_logit_is_within_the_bound_of_scikit_learn() {
 fn every_label_is_that_of_scikit_learn() {
     let (iris, expected) = (Table::read("iris.csv"), Table::read("expected.csv"));
     let predictions = predict(&imported().bundle, &iris.numbers);
-    let labels: Vec<String> = predictions.iter().map(|prediction| prediction.label.to_string()).collect();
+    let labels: Vec<String> = predictions.iter().map(|prediction| prediction.label_text()).collect();
     assert_eq!(labels, expected.texts);
     assert!(predictions.iter().all(|prediction| prediction.certain), "no row of Iris is within 0.002 of a tie");
 }

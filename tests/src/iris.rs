@@ -73,7 +73,7 @@ impl Agreement {
         assert_eq!(predictions.len(), iris.rows.len(), "one prediction per row");
         let mut agreement = Self::default();
         for (row, prediction) in predictions.iter().enumerate() {
-            let label = prediction.label.to_string();
+            let label = prediction.label_text();
             agreement.labels_equal += usize::from(label == iris.predicted[row]);
             agreement.right += usize::from(label == iris.species[row]);
             agreement.certain += usize::from(prediction.certain);

@@ -24,7 +24,7 @@ async fn an_honest_evaluator_passes_so_that_the_attacks_below_fail_for_their_own
     let honest = Hostile::honest(&authority).await.unwrap();
     let mut connection = AttestedConnection::open(&honest.endpoint().unwrap(), trusting(&authority)).await.unwrap();
     let answer = connection.model("iris").await.unwrap().infer(&Iris::load().unwrap().rows[..1]).await.unwrap();
-    assert_eq!(answer.predictions[0].label.to_string(), "setosa");
+    assert_eq!(answer.predictions[0].label_text(), "setosa");
 }
 
 #[tokio::test]

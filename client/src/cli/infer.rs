@@ -226,7 +226,7 @@ fn clip(rows: &mut [Vec<f64>], description: &Description) -> Vec<bool> {
 
 /// Accuracy, and a word on labels that the model cannot give.
 fn compare(predictions: &[Prediction], truth: &[&str], description: &Description, output: &mut Output) {
-    let right = predictions.iter().zip(truth).filter(|(p, truth)| p.label.to_string() == **truth).count();
+    let right = predictions.iter().zip(truth).filter(|(p, truth)| p.label_text() == **truth).count();
     let accuracy = right as f64 / truth.len() as f64;
     output.set("accuracy", accuracy);
     output.note(format!("accuracy {accuracy:.4} ({right} of {})", truth.len()));
@@ -238,35 +238,60 @@ fn compare(predictions: &[Prediction], truth: &[&str], description: &Description
 }
 
 fn predictions_json(predictions: &[Prediction], description: &Description) -> Value {
-    let named = |values: &[f64]| -> Value {
-        description.labels().iter().zip(values).map(|(label, value)| (label.to_string(), json!(value))).collect()
+    let named = |names: &[String], values: &[f64]| -> Value {
+        names.iter().zip(values).map(|(name, value)| (name.clone(), json!(value))).collect()
     };
+    let (logits, outputs) = (description.logit_names(), output_names(description));
     let one = |prediction: &Prediction| {
-        json!({
-            "label": prediction.label.to_string(),
-            "certain": prediction.certain,
-            "logits": named(&prediction.logits),
-            "probabilities": named(&prediction.probabilities),
-        })
+        let mut object = serde_json::Map::new();
+        if let Some(label) = &prediction.label {
+            object.insert("label".to_owned(), label.to_string().into());
+        }
+        object.insert("certain".to_owned(), prediction.certain.into());
+        object.insert("logits".to_owned(), named(&logits, &prediction.logits));
+        if let Some((kind, names)) = &outputs {
+            let kind = if *kind == "probability" { "probabilities" } else { "predictions" };
+            object.insert(kind.to_owned(), named(names, &prediction.outputs));
+        }
+        Value::from(object)
     };
     predictions.iter().map(one).collect()
 }
 
+/// What the link gives beside the logits, and a name for each: probabilities, or the values of a regression.
+fn output_names(description: &Description) -> Option<(&'static str, Vec<String>)> {
+    match description.labels() {
+        labels if description.link().gives_probabilities() => {
+            Some(("probability", labels.iter().map(ToString::to_string).collect()))
+        }
+        [] => Some(("prediction", description.logit_names())),
+        _ => None,
+    }
+}
+
 fn predictions_csv(predictions: &[Prediction], description: &Description) -> Result<String, Failure> {
     let decimals = description.decimals() as usize;
-    let labels = || description.labels().iter();
+    let (is_classifier, outputs) = (!description.labels().is_empty(), output_names(description));
     let mut writer = csv::Writer::from_writer(Vec::new());
-    let header = ["label".to_owned(), "certain".to_owned()]
+    let (kind, names) = outputs.clone().unwrap_or_default();
+    let header = is_classifier
+        .then(|| "label".to_owned())
         .into_iter()
-        .chain(labels().map(|label| format!("logit:{label}")))
-        .chain(labels().map(|label| format!("probability:{label}")));
+        .chain(["certain".to_owned()])
+        .chain(description.logit_names().into_iter().map(|name| format!("logit:{name}")))
+        .chain(names.iter().map(|name| format!("{kind}:{name}")));
     let failed = |error: csv::Error| Failure::internal(&error);
     writer.write_record(header).map_err(failed)?;
-    for Prediction { label, certain, logits, probabilities } in predictions {
-        let record = [label.to_string(), certain.to_string()]
-            .into_iter()
+    for Prediction { label, certain, logits, outputs } in predictions {
+        let record = label
+            .iter()
+            .map(ToString::to_string)
+            .chain([certain.to_string()])
             .chain(logits.iter().map(|logit| format!("{logit:.decimals$}")))
-            .chain(probabilities.iter().map(|probability| format!("{probability:.6}")));
+            .chain(outputs.iter().take(names.len()).map(|output| match kind {
+                "probability" => format!("{output:.6}"),
+                _ => output.to_string(),
+            }));
         writer.write_record(record).map_err(failed)?;
     }
     let bytes = writer.into_inner().map_err(|error| Failure::internal(&error))?;

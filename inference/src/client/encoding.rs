@@ -51,7 +51,7 @@ impl Feature {
 }
 
 fn check_value(feature: &Feature, row: usize, value: f64) -> Result<(), EncryptError> {
-    let Feature { low, high, ref name } = *feature;
+    let Feature { low, high, ref name, .. } = *feature;
     if !value.is_finite() {
         return Err(EncryptError::NotFinite { row, column: name.clone(), value });
     }

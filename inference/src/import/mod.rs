@@ -154,7 +154,7 @@ fn check_mean((index, (range, &mean)): (usize, (&FeatureRange, &f64))) -> Result
 const DEVIATIONS: f64 = 8.0;
 
 fn around(name: String, centre: f64, reach: f64) -> Feature {
-    Feature { low: centre - reach, high: centre + reach, name }
+    Feature { low: centre - reach, high: centre + reach, name, step: None }
 }
 
 /// A tenth of the span more on each side; a column that never changed gets a thousandth of its value, or of one.
@@ -164,7 +164,7 @@ fn widen(range: &FeatureRange) -> Feature {
         0.0 => 1e-3 * low.abs().max(1.0),
         span => 0.1 * span,
     };
-    Feature { low: low - margin, high: high + margin, name: name.clone() }
+    Feature { low: low - margin, high: high + margin, name: name.clone(), step: None }
 }
 
 fn assemble(
@@ -185,6 +185,7 @@ fn assemble(
         scale,
         domain: description::DOMAIN.into(),
         labels: classifier.labels.clone(),
+        logits: classifier.labels.len(),
         version: options.version.clone(),
         decimals,
         features,
@@ -261,7 +262,7 @@ mod tests {
     #[test]
     fn ranges_reach_eight_deviations_without_data() {
         let bundle = import(&iris(), &ImportOptions::new("iris", "1")).unwrap().bundle;
-        let Feature { low, high, name } = &bundle.description().features()[0];
+        let Feature { low, high, name, .. } = &bundle.description().features()[0];
         assert_eq!(name, "x0");
         // Iris: the mean of sepal lengths is 5.843, their standard deviation 0.8253.
         assert!((low - (5.843_33 - 8.0 * 0.8253)).abs() < 1e-3 && (high - (5.843_33 + 8.0 * 0.8253)).abs() < 1e-3);
@@ -286,7 +287,10 @@ mod tests {
     #[test]
     fn a_range_is_widened_by_a_tenth_of_its_span() {
         assert_eq!(widen(&range("a", 0.0, 10.0)), around("a".into(), 5.0, 6.0));
-        assert_eq!(widen(&range("constant", 50.0, 50.0)), Feature { low: 49.95, high: 50.05, name: "constant".into() });
+        assert_eq!(
+            widen(&range("constant", 50.0, 50.0)),
+            Feature { low: 49.95, high: 50.05, name: "constant".into(), step: None }
+        );
         assert_eq!(widen(&range("zero", 0.0, 0.0)), around("zero".into(), 0.0, 1e-3));
     }
 
@@ -331,8 +335,10 @@ mod tests {
 
     #[test]
     fn rows_of_the_self_check_reach_all_of_their_ranges() {
-        let features =
-            [Feature { low: -1.0, high: 3.0, name: "a".into() }, Feature { low: 0.0, high: 1e-3, name: "b".into() }];
+        let features = [
+            Feature { low: -1.0, high: 3.0, name: "a".into(), step: None },
+            Feature { low: 0.0, high: 1e-3, name: "b".into(), step: None },
+        ];
         let rows = random_rows(&features, [9; 48]);
         assert_eq!(rows.len(), SELF_CHECK_ROWS);
         for (index, Feature { low, high, .. }) in features.iter().enumerate() {

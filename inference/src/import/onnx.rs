@@ -290,6 +290,7 @@ fn check_zip_map(node: &NodeProto, labels: &[Label]) -> Result<(), ImportError> 
 fn check_cast(node: &NodeProto, labels: &[Label]) -> Result<(), ImportError> {
     let [to] = attributes(node, ["to"])?;
     let expected = match labels[0] {
+        Label::Boolean(_) => DataType::BOOL,
         Label::Integer(_) => DataType::INT64,
         Label::Text(_) => DataType::STRING,
     };

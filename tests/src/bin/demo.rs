@@ -178,7 +178,7 @@ async fn demo(story: &Story) -> anyhow::Result<Value> {
 fn example(row: &[f64], prediction: &Prediction, labels: &[cloister_client::Label]) -> String {
     let logits: Vec<String> =
         labels.iter().zip(&prediction.logits).map(|(label, logit)| format!("{label} {logit:+.3}")).collect();
-    format!("{row:?} → {:<10}  logits {}", prediction.label.to_string(), logits.join(", "))
+    format!("{row:?} → {:<10}  logits {}", prediction.label_text(), logits.join(", "))
 }
 
 fn milliseconds(duration: Duration) -> f64 {
