@@ -4,14 +4,15 @@ use std::time::{Duration, Instant};
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use cloister_attestation::{ManifestModel, Sha384};
-use cloister_inference::{Description, Prediction, Session};
+use cloister_inference::{Description, Prediction, Request, Session};
 use cloister_wire::{
     BINARY_MEDIA_TYPE,
+    error::ErrorCode,
     oip::{InferRequest, InferResponse, ModelMetadata},
     paths,
 };
 
-use crate::{AttestedConnection, Error};
+use crate::{AttestedConnection, Error, transport};
 
 /// A model of an attested connection. Its secret key is made here, never leaves, and dies with it.
 #[derive(Debug)]
@@ -19,6 +20,8 @@ pub struct RemoteModel<'connection> {
     connection: &'connection mut AttestedConnection,
     entry: ManifestModel,
     session: Session,
+    /// Whether the evaluator has the session's public key.
+    key_sent: bool,
     /// Set while an answer is judged: after a dishonest one the key has been used for the last time.
     spent: bool,
 }
@@ -65,7 +68,7 @@ impl<'connection> RemoteModel<'connection> {
             return Err(Error::DescriptionMismatch { name: entry.name, expected: entry.description, actual });
         }
         let session = Session::new(&Description::from_bytes(&description)?);
-        Ok(Self { connection, entry, session, spent: false })
+        Ok(Self { connection, entry, session, key_sent: false, spent: false })
     }
 
     /// What the model takes and gives.
@@ -94,9 +97,15 @@ impl<'connection> RemoteModel<'connection> {
         let encrypt = started.elapsed();
 
         let started = Instant::now();
-        let framed = InferRequest { id: None, ciphertext: request.bytes() }.to_framed();
-        let path = paths::infer(&self.entry.name);
-        let answer = self.connection.transport.post_framed(&path, BINARY_MEDIA_TYPE, framed).await?;
+        let answer = match self.post(&request).await {
+            // Later sessions of this connection have displaced it.
+            Err(Error::Refused { code: ErrorCode::PublicKeyMissing, .. }) if self.key_sent => {
+                self.key_sent = false;
+                self.post(&request).await?
+            }
+            answer => answer?,
+        };
+        self.key_sent = true;
         let exchange = started.elapsed();
 
         self.spent = true;
@@ -120,5 +129,12 @@ impl<'connection> RemoteModel<'connection> {
         let bytes = (request.bytes().len(), response.ciphertext.len());
         let timing = Timing { encrypt, exchange, receipt, decrypt: started.elapsed() };
         Ok(Answer { predictions, bytes, timing })
+    }
+
+    /// Sends a request, and before the evaluator has it, the public key.
+    async fn post(&mut self, request: &Request) -> Result<transport::Answer, Error> {
+        let public_key = (!self.key_sent).then_some(self.session.public_key());
+        let framed = InferRequest { id: None, public_key, ciphertext: request.bytes() }.to_framed();
+        self.connection.transport.post_framed(&paths::infer(&self.entry.name), BINARY_MEDIA_TYPE, framed).await
     }
 }

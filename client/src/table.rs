@@ -72,7 +72,7 @@ impl Table {
         let range = |(index, name): (usize, &&str)| {
             let column = rows.iter().map(|row| row[index]);
             let (low, high) = (column.clone().fold(f64::INFINITY, f64::min), column.fold(f64::NEG_INFINITY, f64::max));
-            FeatureRange { name: (*name).to_owned(), low, high }
+            FeatureRange { name: (*name).to_owned(), low, high, step: None }
         };
         Ok(names.iter().enumerate().map(range).collect())
     }

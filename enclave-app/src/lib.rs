@@ -5,6 +5,7 @@
 //! models       bundles read, checked and made ready
 //! notary       everything that is signed: attestation documents, one at a time, and receipts
 //! service      HTTP: Open Inference Protocol paths and /v1/attestation
+//! keys         the public keys of a connection's client
 //! server       connections: TLS, limits, deadlines, graceful shutdown
 //! log          what happened, as a fixed list of events and numbers
 //! ```
@@ -12,6 +13,7 @@
 //! What differs between hardware and simulation is passed in as [`Parts`]: the attester, the listener and the proof that
 //! randomness was checked. This crate can name neither a secret key nor a plaintext.
 
+mod keys;
 pub mod log;
 pub mod models;
 mod notary;
@@ -23,7 +25,6 @@ use std::{future::Future, io};
 
 use cloister_attestation::{Limits, Manifest};
 use cloister_enclave::{Attester, Entropy, EntropyError, IdentityError, Listener, MountError, NsmError, TlsIdentity};
-use cloister_wire::limits;
 
 use crate::{
     log::Event,
@@ -59,7 +60,7 @@ where
     let Parts { attester, listener, entropy, models, settings } = parts;
     let identity = TlsIdentity::generate(entropy)?;
     let manifest =
-        Manifest { models: models.manifest(), limits: Limits { max_request_bytes: limits::MAX_REQUEST_BYTES as u64 } };
+        Manifest { models: models.manifest(), limits: Limits { max_request_bytes: models.max_request_bytes() as u64 } };
     let notary = Notary::start(attester, identity.spki(), manifest).await?;
     log::event(Event::Ready, models.len() as u64);
     server::serve(listener, identity, Service::new(models, notary).router(), settings, shutdown).await;

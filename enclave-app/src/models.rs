@@ -4,12 +4,13 @@ use std::{
     collections::BTreeMap,
     fs, io,
     path::{Path, PathBuf},
+    sync::atomic::{AtomicU64, Ordering},
 };
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use cloister_attestation::{ManifestModel, Sha384};
 use cloister_inference::{Bundle, BundleError, Evaluator};
-use cloister_wire::{oip::ModelMetadata, paths};
+use cloister_wire::{limits, oip::ModelMetadata, paths};
 
 /// File extension of bundles.
 const EXTENSION: &str = "cloister";
@@ -25,11 +26,23 @@ pub(crate) struct Model {
     pub(crate) parameters: &'static str,
     pub(crate) metadata: ModelMetadata,
     pub(crate) evaluator: Evaluator,
+    budget: Option<AtomicU64>,
+}
+
+impl Model {
+    /// Takes so many logits from what its owner allows from boot to end; `false` if that is spent.
+    pub(crate) fn spend(&self, logits: u64) -> bool {
+        let Some(budget) = &self.budget else { return true };
+        budget.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(logits)).is_ok()
+    }
 }
 
 /// The models that are served, by name.
 #[derive(Debug, Default)]
-pub struct Models(BTreeMap<String, Model>);
+pub struct Models {
+    by_name: BTreeMap<String, Model>,
+    largest_request: usize,
+}
 
 impl Models {
     /// Reads every `*.cloister` file of a folder.
@@ -54,7 +67,7 @@ impl Models {
                 Bundle::from_bytes(&bytes).map_err(|source| ModelsError::Bundle { path: path.clone(), source })?;
             models.insert(&bundle)?;
         }
-        if models.0.is_empty() {
+        if models.by_name.is_empty() {
             return Err(ModelsError::None);
         }
         Ok(models)
@@ -65,7 +78,7 @@ impl Models {
         if !paths::is_model_name(&name) {
             return Err(ModelsError::Name { name });
         }
-        if self.0.contains_key(&name) {
+        if self.by_name.contains_key(&name) {
             return Err(ModelsError::Duplicate { name });
         }
         let description = bundle.description();
@@ -79,23 +92,30 @@ impl Models {
             parameters: description.parameters().name(),
             metadata,
             evaluator,
+            budget: description.budget().map(AtomicU64::new),
         };
-        self.0.insert(name, model);
+        self.largest_request = self.largest_request.max(description.request_len(description.rows_per_request()));
+        self.by_name.insert(name, model);
         Ok(())
     }
 
     /// How many there are.
     pub fn len(&self) -> usize {
-        self.0.len()
+        self.by_name.len()
     }
 
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.by_name.is_empty()
+    }
+
+    /// The most bytes that a request to any of them has.
+    pub(crate) fn max_request_bytes(&self) -> usize {
+        self.largest_request + limits::BESIDE_CIPHERTEXT_BYTES
     }
 
     pub(crate) fn get(&self, name: &str) -> Option<&Model> {
-        self.0.get(name)
+        self.by_name.get(name)
     }
 
     /// What the manifest says of them.
@@ -106,7 +126,7 @@ impl Models {
             bundle: model.bundle,
             description: model.description,
         };
-        self.0.iter().map(entry).collect()
+        self.by_name.iter().map(entry).collect()
     }
 }
 

@@ -20,6 +20,7 @@ use tokio::{
 use tokio_io_timeout::TimeoutStream;
 
 use crate::{
+    keys::PublicKeys,
     log::{self, Event},
     settings::Settings,
 };
@@ -29,8 +30,8 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// For requests in flight when shutdown is asked for.
 const DRAIN: Duration = Duration::from_secs(10);
 
-/// Serves `app` over attested TLS until `shutdown`. Every request carries its connection's
-/// [`Channel`](cloister_attestation::Channel) as an extension. Connections beyond the limit wait in the listener's backlog.
+/// Serves `app` over attested TLS until `shutdown`. Every request carries as extensions its connection's
+/// [`Channel`](cloister_attestation::Channel), and what that has sent of public keys. Connections beyond the limit wait in the listener's backlog.
 pub async fn serve<L: Listener>(
     mut listener: L,
     identity: TlsIdentity,
@@ -81,7 +82,8 @@ where
         log::event(Event::HandshakeFailed, 0);
         return;
     };
-    let service = TowerToHyperService::new(app.layer(Extension(channel)));
+    let app = app.layer(Extension(channel)).layer(Extension(PublicKeys::default()));
+    let service = TowerToHyperService::new(app);
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(limits::HEADER_TIMEOUT)

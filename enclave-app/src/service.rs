@@ -1,6 +1,6 @@
 //! HTTP: Open Inference Protocol paths and `/v1/attestation`.
 
-use std::{cell::RefCell, sync::Arc, time::Instant};
+use std::{cell::RefCell, num::NonZero, sync::Arc, thread, time::Instant};
 
 use axum::{
     Extension, Json, Router,
@@ -12,7 +12,7 @@ use axum::{
     routing::{get, post},
 };
 use cloister_attestation::{Channel, Nonce, Sha384};
-use cloister_inference::{EvaluateError, Scratch};
+use cloister_inference::{EvaluateError, MessageError as CiphertextError, PublicKey, Scratch};
 use cloister_wire::{
     ATTESTATION_MEDIA_TYPE, BINARY_MEDIA_TYPE, HEADER_LENGTH,
     error::{ErrorBody, ErrorCode},
@@ -20,9 +20,10 @@ use cloister_wire::{
     oip::{Framed, Health, InferRequest, InferResponse, MessageError, ServerMetadata},
     paths,
 };
-use tokio::time::timeout;
+use tokio::{sync::Mutex, time::timeout};
 
 use crate::{
+    keys::PublicKeys,
     log::{self, Event},
     models::{Model, Models},
     notary::{Notary, NotaryError},
@@ -33,11 +34,14 @@ use crate::{
 pub(crate) struct Service {
     models: Models,
     notary: Notary,
+    /// For evaluations that take milliseconds.
+    long: Arc<Mutex<Scratch>>,
 }
 
 impl Service {
     pub(crate) fn new(models: Models, notary: Notary) -> Self {
-        Self { models, notary }
+        let threads = thread::available_parallelism().map_or(1, NonZero::get);
+        Self { models, notary, long: Arc::new(Mutex::new(Scratch::with_threads(threads))) }
     }
 
     pub(crate) fn router(self) -> Router {
@@ -53,9 +57,25 @@ impl Service {
             .method_not_allowed_fallback(async || {
                 Refusal::new(ErrorCode::MethodNotAllowed, "this path does not know this method")
             })
-            .layer(DefaultBodyLimit::max(limits::MAX_REQUEST_BYTES))
+            .layer(DefaultBodyLimit::max(self.models.max_request_bytes()))
             .layer(middleware::from_fn(deadline))
             .with_state(Arc::new(self))
+    }
+
+    /// Evaluates on a thread that may take its time, and on all processors; one request at a time, so that their buffers
+    /// are there once.
+    async fn evaluate_long(
+        self: &Arc<Self>,
+        name: &str,
+        request: Bytes,
+        key: Arc<PublicKey>,
+    ) -> Result<Vec<u8>, Refusal> {
+        let (service, name) = (self.clone(), name.to_owned());
+        let mut scratch = self.long.clone().lock_owned().await;
+        let evaluation = tokio::task::spawn_blocking(move || {
+            Ok(service.model(&name)?.evaluator.evaluate(&request, &key, &mut scratch)?)
+        });
+        evaluation.await.unwrap_or_else(|_| Err(Refusal::new(ErrorCode::Internal, "the evaluation did not end")))
     }
 
     fn model(&self, name: &str) -> Result<&Model, Refusal> {
@@ -105,15 +125,30 @@ async fn model_ready(State(service): State<Arc<Service>>, Path(name): Path<Strin
 
 async fn infer(
     State(service): State<Arc<Service>>,
+    Extension(keys): Extension<PublicKeys>,
     Path(name): Path<String>,
     headers: HeaderMap,
     Body(body): Body,
 ) -> Result<Response, Refusal> {
     let model = service.model(&name)?;
     let request = InferRequest::parse(header_length(&headers)?, &body)?;
+    let key = keys.of(request.ciphertext, request.public_key)?.ok_or(Refusal::new(
+        ErrorCode::PublicKeyMissing,
+        "the public key that the ciphertext names was not sent on this connection: send it with the request",
+    ))?;
+    let logits = model.evaluator.check(request.ciphertext, &key)?;
+    if !model.spend(logits) {
+        return Err(Refusal::new(
+            ErrorCode::BudgetSpent,
+            "the model has returned all the logits that its owner allows",
+        ));
+    }
 
     let started = Instant::now();
-    let ciphertext = SCRATCH.with_borrow_mut(|scratch| model.evaluator.evaluate(request.ciphertext, scratch))?;
+    let ciphertext = match body.len() > LONG_BYTES {
+        false => SCRATCH.with_borrow_mut(|scratch| model.evaluator.evaluate(request.ciphertext, &key, scratch))?,
+        true => service.evaluate_long(&name, body.slice_ref(request.ciphertext), key).await?,
+    };
     let receipt =
         service.notary.receipt(Sha384::of(request.ciphertext), Sha384::of(&ciphertext), model.bundle, model.parameters);
     log::event(Event::Inferred, started.elapsed().as_micros() as u64);
@@ -131,8 +166,11 @@ async fn infer(
     Ok(response)
 }
 
+/// Requests of less than this are evaluated in well under a millisecond, where they are.
+const LONG_BYTES: usize = 64 * 1024;
+
 thread_local! {
-    /// An evaluation takes microseconds and never yields, so each worker thread keeps its own.
+    /// Such an evaluation never yields, so each worker thread keeps its own.
     static SCRATCH: RefCell<Scratch> = RefCell::default();
 }
 
@@ -151,7 +189,7 @@ impl<S: Send + Sync> FromRequest<S> for Body {
     async fn from_request(request: Request, state: &S) -> Result<Self, Refusal> {
         Bytes::from_request(request, state).await.map(Self).map_err(|rejection| match rejection {
             BytesRejection::FailedToBufferBody(failure) if failure.status() == StatusCode::PAYLOAD_TOO_LARGE => {
-                Refusal::new(ErrorCode::TooLarge, format!("the body has more than {} bytes", limits::MAX_REQUEST_BYTES))
+                Refusal::new(ErrorCode::TooLarge, "the body is larger than a request to any model here")
             }
             _ => Refusal::new(ErrorCode::BadRequest, "the body did not arrive"),
         })
@@ -176,6 +214,12 @@ impl From<MessageError> for Refusal {
 
 impl From<EvaluateError> for Refusal {
     fn from(error: EvaluateError) -> Self {
+        Self::new(ErrorCode::CiphertextRefused, error.to_string())
+    }
+}
+
+impl From<CiphertextError> for Refusal {
+    fn from(error: CiphertextError) -> Self {
         Self::new(ErrorCode::CiphertextRefused, error.to_string())
     }
 }

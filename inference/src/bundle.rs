@@ -4,9 +4,9 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha384};
 use thiserror::Error;
 
-use crate::bound::{ErrorLedger, IntegerModel, LOGIT_ROOM, StatedErrors};
+use crate::bound::{ErrorLedger, IntegerModel, LOGIT_ROOM, Noise, Norms, StatedErrors};
 use crate::cbor::{self, Bytes, FormatError};
-use crate::description::{self, Description, DescriptionError};
+use crate::description::{self, Description, DescriptionError, MAX_LOGITS, MAX_WEIGHTS};
 use crate::parameters::ParameterSet;
 
 /// A model, identified by the SHA-384 of its file.
@@ -19,6 +19,7 @@ pub struct Bundle {
     description: Description,
     model: IntegerModel,
     ledger: ErrorLedger,
+    distance: f64,
     bytes: Vec<u8>,
 }
 
@@ -37,8 +38,9 @@ impl Bundle {
         stated: StatedErrors,
     ) -> Result<Self, BundleError> {
         check_shape(&description, &model)?;
-        check_certainty(&description, &model)?;
-        let ledger = check_bound(&description, &model, stated)?;
+        let noise = check_certainty(&description, &model)?;
+        let ledger = check_bound(&description, &model, &noise, stated)?;
+        let distance = noise.distance(&description.packings()[0].shape);
         let bytes = cbor::write(&Fields {
             v: 1,
             biases: model.biases.clone(),
@@ -48,7 +50,7 @@ impl Bundle {
             arithmetic: stated.arithmetic,
             description: Bytes(description.to_bytes()),
         });
-        Ok(Self { description, model, ledger, bytes })
+        Ok(Self { description, model, ledger, distance, bytes })
     }
 
     /// The file's bytes: deterministic CBOR.
@@ -111,6 +113,13 @@ impl Bundle {
         &self.ledger
     }
 
+    /// How much a reply says about the weights beside the integer logits of its rows, for each row: the statistical
+    /// distance, given that the mask is hidden, between its outputs and what anybody can make of those logits. For a
+    /// client that follows the protocol; above 1 it promises nothing.
+    pub fn distance_per_row(&self) -> f64 {
+        self.distance
+    }
+
     pub(crate) fn model(&self) -> &IntegerModel {
         &self.model
     }
@@ -125,15 +134,15 @@ impl std::fmt::Debug for Bundle {
 
 const DOMAIN: &str = "cloister/bundle";
 
-/// A description, and as many 9-byte integers as a polynomial has coefficients, twice over.
-const MAX_LEN: usize = description::MAX_LEN + (64 << 10);
+/// A description, 9 bytes for every weight, and some for each limb of every bias.
+const MAX_LEN: usize = description::MAX_LEN + 9 * MAX_WEIGHTS + 9 * 100 * MAX_LOGITS;
 
 /// A bundle as it is written, in the order of the keys' encodings.
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Fields {
     v: u64,
-    biases: Vec<i64>,
+    biases: Vec<Vec<i64>>,
     domain: String,
     export: f64,
     weights: Vec<Vec<i64>>,
@@ -147,20 +156,27 @@ fn check_shape(description: &Description, model: &IntegerModel) -> Result<(), Bu
         true => Ok(()),
         false => Err(BundleError::Shape { what, expected, actual }),
     };
-    check("biases", classes, model.biases.len())?;
+    let limbs = description.limbs();
+    check("rows of biases", classes, model.biases.len())?;
+    let digits = limbs.weights.count * limbs.features.count;
+    model.biases.iter().try_for_each(|row| check("digits of a bias", digits, row.len()))?;
     check("rows of weights", classes, model.weights.len())?;
     model.weights.iter().try_for_each(|row| check("weights of a class", features, row.len()))
 }
 
-/// Decryption cannot fail: P + ‖ω‖₁·(2^t + 2^15) + (N + 1)·2^(63−b) < 2^63, and clients know this limit.
-fn check_certainty(description: &Description, model: &IntegerModel) -> Result<(), BundleError> {
-    let limit = model.limit(description.scale(), description.parameters());
-    if limit >= LOGIT_ROOM {
-        return Err(BundleError::Uncertain { limit, room: LOGIT_ROOM });
-    }
-    match u128::from(description.limit()) == limit {
-        true => Ok(()),
-        false => Err(BundleError::Limit { stated: description.limit(), actual: limit }),
+/// Decryption cannot fail: P·2^δ and all noise stay below 2^63, noise alone below 2^(δ−1) if it is to be rounded away, and
+/// clients know the limit.
+fn check_certainty(description: &Description, model: &IntegerModel) -> Result<Noise, BundleError> {
+    let (packings, scale) = (description.packings(), description.scale());
+    let reaches: Vec<u64> = description.features().iter().map(|feature| feature.reach(scale.features)).collect();
+    let norms = Norms::new(model, &packings[0].shape, &reaches);
+    let noise = Noise::new(&norms, scale, packings);
+    match noise.limit(norms.largest(), scale) {
+        Err(limit) => Err(BundleError::Uncertain { limit, noise: noise.total(), room: LOGIT_ROOM }),
+        Ok(limit) if limit != description.limit() => {
+            Err(BundleError::Limit { stated: description.limit(), actual: limit.into() })
+        }
+        Ok(_) => Ok(noise),
     }
 }
 
@@ -168,6 +184,7 @@ fn check_certainty(description: &Description, model: &IntegerModel) -> Result<()
 fn check_bound(
     description: &Description,
     model: &IntegerModel,
+    noise: &Noise,
     stated: StatedErrors,
 ) -> Result<ErrorLedger, BundleError> {
     for (what, error) in [("export", stated.export), ("arithmetic", stated.arithmetic)] {
@@ -175,7 +192,8 @@ fn check_bound(
             return Err(BundleError::StatedError { what, error });
         }
     }
-    let ledger = ErrorLedger::new(model, description.scale(), description.parameters(), description.decimals(), stated);
+    let ledger =
+        ErrorLedger::new(model, description.features(), description.scale(), noise, description.decimals(), stated);
     match ledger.total() <= description.bound() {
         true => Ok(ledger),
         false => Err(BundleError::Bound { stated: description.bound(), actual: ledger.total() }),
@@ -203,10 +221,12 @@ pub enum BundleError {
         actual: usize,
     },
     /// A sum could wrap, so that a decryption could be wrong.
-    #[error("logits and noise reach {limit}, where {room} wrap: decryption would not be certain")]
+    #[error("logits reach {limit}, of which {noise} are noise, where {room} wrap: decryption would not be certain")]
     Uncertain {
-        /// P + noise + rounding.
+        /// P·2^δ and all noise.
         limit: u128,
+        /// All noise.
+        noise: u128,
         /// 2^63.
         room: u128,
     },
@@ -269,57 +289,90 @@ pub(crate) mod tests {
     use crate::bound::Scale;
     use crate::description::tests::{assert_sorted, feature};
     use crate::description::{Label, Link};
-    use crate::mask::{self, SEED_LEN};
+    use crate::limbs::{Digits, Limbs};
+    use crate::mask::{Keystream, SEED_LEN};
+    use crate::packing::{Packing, Shape};
 
     /// `count` words that look random and are always the same.
     pub(crate) fn uniform(count: usize, seed: u8) -> Vec<u64> {
         let mut words = vec![0; count];
-        mask::expand(&[seed; SEED_LEN], &mut words);
+        Keystream::new(&[seed; SEED_LEN]).fill(&mut words);
         words
     }
 
     const STATED: StatedErrors = StatedErrors { export: 1e-6, arithmetic: 1e-12 };
 
-    fn sample_parts(features: usize, classes: usize) -> (description::Fields, IntegerModel) {
+    /// Weights of 20 bits, biases of 60 in all, and every feature in −1 … 1: 2^30 integers of it, or 8 if exact.
+    fn sample_parts(features: usize, classes: usize, limbs: Limbs) -> (description::Fields, IntegerModel) {
         let parameters = ParameterSet::N2048TUniform17;
-        let scale = Scale { features: 30, weights: 10, reply: 40 };
+        let exact = limbs != Limbs::WHOLE;
+        let scale = match exact {
+            false => Scale { features: 30, weights: 10, reply: 40, shift: 0, flood: 34 },
+            true => Scale { features: 10, weights: 20, reply: 40, shift: 40, flood: 38 },
+        };
         let weights: Vec<i64> = uniform(features * classes, 2).into_iter().map(|word| word as i64 >> 44).collect();
-        let biases = uniform(classes, 3).into_iter().map(|word| word as i64 >> 4).collect();
+        let bias = |word: u64| word as i64 >> if exact { 35 } else { 4 };
+        let biases = uniform(classes, 3).into_iter().map(|word| limbs.split(bias(word).into()).unwrap()).collect();
         let model = IntegerModel { weights: weights.chunks(features).map(<[i64]>::to_vec).collect(), biases };
+        let shape = Shape { parameters, features, logits: classes, limbs, reply_bits: scale.reply };
+        let layouts = Packing::choose(shape);
+        let packings: Vec<Packing> = layouts.iter().map(|&layout| Packing::new(shape, layout).unwrap()).collect();
+        let features: Vec<_> = (0..features).map(|j| feature(&format!("x{j}"), -1.0, 1.0)).collect();
+        let reaches = vec![1 << scale.features; features.len()];
+        let norms = Norms::new(&model, &shape, &reaches);
+        let noise = Noise::new(&norms, scale, &packings);
         let fields = description::Fields {
             v: 1,
             link: Link::Softmax,
             name: "sample".into(),
-            bound: ErrorLedger::new(&model, scale, parameters, 3, STATED).total(),
-            limit: model.limit(scale, parameters).try_into().unwrap(),
+            bound: ErrorLedger::new(&model, &features, scale, &noise, 3, STATED).total(),
+            limbs,
+            limit: noise.limit(norms.largest(), scale).unwrap(),
             scale,
+            budget: None,
             domain: description::DOMAIN.into(),
             labels: (0..classes as i64).map(Label::Integer).collect(),
             logits: classes,
+            layouts,
             version: "1".into(),
             decimals: 3,
-            features: (0..features).map(|j| feature(&format!("x{j}"), -1.0, 1.0)).collect(),
+            features,
             parameters,
         };
         (fields, model)
     }
 
-    /// A model of that shape with weights of 20 bits, biases of 60, and every feature in −1 … 1.
+    /// A model of that shape, with noise in its logits.
     pub(crate) fn sample(features: usize, classes: usize) -> Bundle {
-        let (fields, model) = sample_parts(features, classes);
+        sample_with(features, classes, Limbs::WHOLE)
+    }
+
+    /// A model of that shape whose logits are exact: weights in three digits of 7 bits, features in two of 6.
+    pub(crate) fn exact_sample(features: usize, classes: usize) -> Bundle {
+        sample_with(features, classes, EXACT)
+    }
+
+    const EXACT: Limbs = Limbs { weights: Digits { bits: 7, count: 3 }, features: Digits { bits: 6, count: 2 } };
+
+    fn sample_with(features: usize, classes: usize, limbs: Limbs) -> Bundle {
+        let (mut fields, model) = sample_parts(features, classes, limbs);
+        if classes == 1 {
+            (fields.labels, fields.link) = (vec![], Link::Identity);
+        }
         Bundle::new(Description::new(fields).unwrap(), model, STATED).unwrap()
     }
 
     /// What is told of a model with these logits, labels and link.
     #[cfg(feature = "client")]
     pub(crate) fn described(logits: usize, labels: Vec<Label>, link: Link) -> Description {
-        let (mut fields, _) = sample_parts(4, 2);
+        let (mut fields, _) = sample_parts(4, 2, Limbs::WHOLE);
         (fields.logits, fields.labels, fields.link) = (logits, labels, link);
+        fields.layouts = Packing::choose(fields.shape());
         Description::new(fields).unwrap()
     }
 
     fn error(change: impl FnOnce(&mut description::Fields, &mut IntegerModel, &mut StatedErrors)) -> BundleError {
-        let ((mut fields, mut model), mut stated) = (sample_parts(4, 3), STATED);
+        let ((mut fields, mut model), mut stated) = (sample_parts(4, 3, Limbs::WHOLE), STATED);
         change(&mut fields, &mut model, &mut stated);
         Bundle::new(Description::new(fields).unwrap(), model, stated).unwrap_err()
     }
@@ -336,9 +389,9 @@ pub(crate) mod tests {
 
     #[test]
     fn the_description_gives_no_weight_away() {
-        let (bundle, other) = (sample(4, 3), sample_parts(4, 3));
+        let (bundle, other) = (sample(4, 3), sample_parts(4, 3, Limbs::WHOLE));
         let description = bundle.description().to_bytes();
-        for number in other.1.weights.iter().flatten().chain(&other.1.biases) {
+        for number in other.1.weights.iter().chain(&other.1.biases).flatten() {
             let encoded = cbor::write(number);
             assert!(!description.windows(encoded.len()).any(|window| window == encoded), "{number}");
         }
@@ -348,19 +401,29 @@ pub(crate) mod tests {
     #[test]
     fn a_shape_that_does_not_fit_is_refused() {
         let shape = |what, expected, actual| BundleError::Shape { what, expected, actual };
-        assert_eq!(error(|_, model, _| model.biases.truncate(2)), shape("biases", 3, 2));
+        assert_eq!(error(|_, model, _| model.biases.truncate(2)), shape("rows of biases", 3, 2));
+        assert_eq!(error(|_, model, _| model.biases[1].push(0)), shape("digits of a bias", 1, 2));
         assert_eq!(error(|_, model, _| model.weights.push(vec![0; 4])), shape("rows of weights", 3, 4));
         assert_eq!(error(|_, model, _| model.weights[2].push(0)), shape("weights of a class", 4, 5));
-        assert_eq!(error(|fields, _, _| fields.features.truncate(3)), shape("weights of a class", 3, 4));
+        assert_eq!(
+            error(|fields, _, _| {
+                fields.features.truncate(3);
+                fields.layouts.retain(|layout| layout.features == 1);
+            }),
+            shape("weights of a class", 3, 4)
+        );
     }
 
     #[test]
     fn a_decryption_that_could_fail_is_refused() {
         let huge = error(|_, model, _| model.weights[0][0] = 1 << 33);
-        assert!(matches!(huge, BundleError::Uncertain { limit, room } if limit >= room && room == 1 << 63), "{huge}");
+        assert!(
+            matches!(huge, BundleError::Uncertain { limit, room, .. } if limit >= room && room == 1 << 63),
+            "{huge}"
+        );
         let extreme = error(|_, model, _| model.weights[0] = vec![i64::MIN; 4]);
         assert_eq!(extreme.code(), "bundle_uncertain");
-        assert_eq!(error(|_, model, _| model.biases = vec![i64::MIN; 3]).code(), "bundle_uncertain");
+        assert_eq!(error(|_, model, _| model.biases = vec![vec![i64::MIN]; 3]).code(), "bundle_uncertain");
         assert_eq!(error(|fields, _, _| fields.scale.reply = 10).code(), "bundle_uncertain");
     }
 

@@ -8,10 +8,10 @@ use sha2::{Digest, Sha384};
 use thiserror::Error;
 
 use crate::bits::MAX_BITS;
-use crate::bound::{LOGIT_ROOM, MAX_DECIMALS, Scale, publication_error};
+use crate::bound::{GRID_TOLERANCE, LOGIT_ROOM, MAX_DECIMALS, Scale, power_of_ten, publication_error};
 use crate::cbor::{self, FormatError};
-use crate::message;
-use crate::packing::Packing;
+use crate::limbs::Limbs;
+use crate::packing::{Layout, Packing, Shape};
 use crate::parameters::ParameterSet;
 
 /// The public half of a bundle, identified by its SHA-384.
@@ -21,7 +21,8 @@ use crate::parameters::ParameterSet;
 #[derive(Clone, PartialEq)]
 pub struct Description {
     fields: Fields,
-    packing: Packing,
+    /// By the numbers of their layouts.
+    packings: Vec<Packing>,
     bytes: Vec<u8>,
 }
 
@@ -98,10 +99,10 @@ impl Description {
     }
 
     pub(crate) fn new(fields: Fields) -> Result<Self, DescriptionError> {
-        let packing = fields.check()?;
+        let packings = fields.check()?;
         let bytes = cbor::write(&fields);
         match bytes.len() {
-            0..=MAX_LEN => Ok(Self { fields, packing, bytes }),
+            0..=MAX_LEN => Ok(Self { fields, packings, bytes }),
             len => Err(FormatError::TooLarge { len, max: MAX_LEN }.into()),
         }
     }
@@ -180,23 +181,48 @@ impl Description {
         self.fields.limit
     }
 
+    /// How integers are split into digits.
+    pub fn limbs(&self) -> Limbs {
+        self.fields.limbs
+    }
+
+    /// The layouts in which requests may come, by their numbers.
+    pub fn layouts(&self) -> &[Layout] {
+        &self.fields.layouts
+    }
+
+    /// The most logits that an enclave returns from boot to end, if that is limited.
+    pub fn budget(&self) -> Option<u64> {
+        self.fields.budget
+    }
+
     /// The most rows that one request holds.
     pub fn rows_per_request(&self) -> usize {
-        self.packing.capacity()
+        self.packings.iter().map(Packing::capacity).max().expect("every model has a layout")
     }
 
     /// The exact bytes of a request of `rows` rows.
     pub fn request_len(&self, rows: usize) -> usize {
-        message::request_len(&self.packing, rows)
+        self.packing_for(rows).1.request_len(rows)
     }
 
     /// The exact bytes of the reply to it.
     pub fn reply_len(&self, rows: usize) -> usize {
-        message::reply_len(&self.packing, self.fields.scale.reply, rows)
+        self.packing_for(rows).1.reply_len(rows)
     }
 
-    pub(crate) fn packing(&self) -> &Packing {
-        &self.packing
+    /// The cheapest layout that holds so many rows, or the one that holds most; and its number.
+    pub(crate) fn packing_for(&self, rows: usize) -> (u8, &Packing) {
+        let by_number = || self.packings.iter().enumerate().map(|(number, packing)| (number as u8, packing));
+        let holding = by_number().filter(|(_, packing)| packing.capacity() >= rows);
+        let cheapest = holding.min_by(|(_, one), (_, other)| one.cost(rows).total_cmp(&other.cost(rows)));
+        cheapest
+            .or_else(|| by_number().max_by_key(|(_, packing)| packing.capacity()))
+            .expect("every model has a layout")
+    }
+
+    pub(crate) fn packings(&self) -> &[Packing] {
+        &self.packings
     }
 }
 
@@ -208,8 +234,8 @@ impl fmt::Debug for Description {
 
 pub(crate) const DOMAIN: &str = "cloister/description";
 
-/// Room for as many features and labels as fit into one polynomial, with the longest names.
-pub(crate) const MAX_LEN: usize = 512 << 10;
+/// Room for as many features and labels as there may be, most of them with short names.
+pub(crate) const MAX_LEN: usize = 6 << 20;
 
 /// A description as it is written, in the order of the keys' encodings.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -219,12 +245,16 @@ pub(crate) struct Fields {
     pub(crate) link: Link,
     pub(crate) name: String,
     pub(crate) bound: f64,
+    pub(crate) limbs: Limbs,
     pub(crate) limit: u64,
     #[serde(with = "ScaleFields")]
     pub(crate) scale: Scale,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) budget: Option<u64>,
     pub(crate) domain: String,
     pub(crate) labels: Vec<Label>,
     pub(crate) logits: usize,
+    pub(crate) layouts: Vec<Layout>,
     pub(crate) version: String,
     pub(crate) decimals: u32,
     pub(crate) features: Vec<Feature>,
@@ -234,24 +264,46 @@ pub(crate) struct Fields {
 #[derive(Serialize, Deserialize)]
 #[serde(remote = "Scale", deny_unknown_fields)]
 struct ScaleFields {
+    flood: u32,
     reply: u32,
+    shift: u32,
     weights: i32,
     features: u32,
 }
 
 impl Fields {
-    /// Every statement is one that a model can have, and the packing that follows from them.
-    fn check(&self) -> Result<Packing, DescriptionError> {
+    /// Every statement is one that a model can have, and the packings that follow from them.
+    fn check(&self) -> Result<Vec<Packing>, DescriptionError> {
         check_identifier("name", &self.name)?;
         check_identifier("version", &self.version)?;
         self.check_logits()?;
-        let packing = packing(self.parameters, self.features.len(), self.logits)?;
+        check_shape(self.features.len(), self.logits)?;
         self.features.iter().try_for_each(Feature::check)?;
         self.labels.iter().try_for_each(Label::check)?;
         check_distinct("feature", self.features.iter().map(|feature| &feature.name))?;
         check_distinct("label", self.labels.iter().map(Label::to_string))?;
         self.check_numbers()?;
-        Ok(packing)
+        self.packings()
+    }
+
+    /// The shape that the statements make.
+    pub(crate) fn shape(&self) -> Shape {
+        Shape {
+            parameters: self.parameters,
+            features: self.features.len(),
+            logits: self.logits,
+            limbs: self.limbs,
+            reply_bits: self.scale.reply,
+        }
+    }
+
+    fn packings(&self) -> Result<Vec<Packing>, DescriptionError> {
+        let Self { layouts, .. } = self;
+        if !(1..=MAX_LAYOUTS).contains(&layouts.len()) {
+            return Err(DescriptionError::Layouts { layouts: layouts.len() });
+        }
+        let packing = |&layout: &Layout| Packing::new(self.shape(), layout).ok_or(DescriptionError::Layout(layout));
+        layouts.iter().map(packing).collect()
     }
 
     /// As many logits as the labels and the link ask for.
@@ -269,16 +321,23 @@ impl Fields {
     }
 
     fn check_numbers(&self) -> Result<(), DescriptionError> {
-        let Scale { features, weights, reply } = self.scale;
+        if self.decimals > MAX_DECIMALS {
+            return Err(DescriptionError::Decimals { decimals: self.decimals });
+        }
+        let Scale { features, weights, reply, shift, flood } = self.scale;
+        let Limbs { weights: weight_limbs, features: feature_limbs } = self.limbs;
+        let limbs_are_sane = weight_limbs.is_sane()
+            && feature_limbs.is_sane()
+            && (self.scale.is_exact() || self.limbs == Limbs::WHOLE)
+            && self.largest_logit_bits() < 127;
         let scale_is_sane = (1..=MAX_FEATURE_BITS).contains(&features)
             && WEIGHT_BITS.contains(&weights)
             && (1..=MAX_BITS).contains(&reply)
-            && LOGIT_BITS.contains(&self.scale.logit_bits());
+            && shift.max(flood) <= MAX_SHIFT
+            && LOGIT_BITS.contains(&self.scale.logit_bits())
+            && limbs_are_sane;
         if !scale_is_sane {
             return Err(DescriptionError::Scale(self.scale));
-        }
-        if self.decimals > MAX_DECIMALS {
-            return Err(DescriptionError::Decimals { decimals: self.decimals });
         }
         if !(self.bound.is_finite() && self.bound >= publication_error(self.decimals)) {
             return Err(DescriptionError::Bound { bound: self.bound, decimals: self.decimals });
@@ -288,16 +347,41 @@ impl Fields {
         }
         Ok(())
     }
+
+    /// The bits of the largest integer that publishing meets: a recombined logit times 10^k.
+    fn largest_logit_bits(&self) -> u32 {
+        let limbs = self.limbs.weights.count * self.limbs.features.count;
+        let summed = self.limbs.last_place().saturating_add(limbs.ilog2() + 1);
+        summed.saturating_add(64 - self.scale.shift).saturating_add(power_of_ten(self.decimals).ilog2() + 1)
+    }
 }
 
-/// The packing of a model, which has a feature and a logit, if it fits into one polynomial.
-pub(crate) fn packing(parameters: ParameterSet, features: usize, classes: usize) -> Result<Packing, DescriptionError> {
-    if features == 0 || classes == 0 {
-        return Err(DescriptionError::Empty { features, classes });
+/// A model has a feature and a logit, and no more of each than fit into messages and memory.
+pub(crate) fn check_shape(features: usize, logits: usize) -> Result<(), DescriptionError> {
+    if features == 0 || logits == 0 {
+        return Err(DescriptionError::Empty { features, logits });
     }
-    let available = parameters.polynomial_size().0;
-    Packing::new(parameters, features, classes).ok_or(DescriptionError::TooWide { features, classes, available })
+    let fits = features <= MAX_FEATURES && logits <= MAX_LOGITS && features * logits <= MAX_WEIGHTS;
+    match fits {
+        true => Ok(()),
+        false => Err(DescriptionError::TooWide { features, logits }),
+    }
 }
+
+/// The most features of a model.
+pub const MAX_FEATURES: usize = 50_000;
+
+/// The most logits of a model.
+pub const MAX_LOGITS: usize = 1000;
+
+/// The most weights of a model: features times logits.
+pub const MAX_WEIGHTS: usize = 1 << 22;
+
+/// More would only cost memory.
+const MAX_LAYOUTS: usize = 8;
+
+/// A larger shift would leave no bit of a word to a logit.
+const MAX_SHIFT: u32 = 62;
 
 /// A float64 in [−1, 1] times 2^m is rounded exactly as long as its unit stays above the last bit.
 pub(crate) const MAX_FEATURE_BITS: u32 = 51;
@@ -343,12 +427,26 @@ impl Feature {
         check_text("feature", &self.name)?;
         let Self { low, high, .. } = *self;
         let is_range = low.abs() <= LARGEST && high.abs() <= LARGEST && high - low >= 1.0 / LARGEST;
-        match is_range {
-            true => Ok(()),
-            false => Err(DescriptionError::Range { feature: self.name.clone(), low, high }),
+        if !is_range {
+            return Err(DescriptionError::Range { feature: self.name.clone(), low, high });
+        }
+        match self.step {
+            Some(step) if !is_grid(low, high, step) => {
+                Err(DescriptionError::Step { feature: self.name.clone(), step, low, high })
+            }
+            _ => Ok(()),
         }
     }
 }
+
+/// Whether the range is an even number of steps, so that its middle is on the grid.
+fn is_grid(low: f64, high: f64, step: f64) -> bool {
+    let halves = (high - low) / step * 0.5;
+    (1.0..=MAX_GRID).contains(&halves) && (halves - halves.round()).abs() <= halves * GRID_TOLERANCE
+}
+
+/// Finer grids are as good as none.
+const MAX_GRID: f64 = (1u64 << 40) as f64;
 
 /// Far enough from the ends of float64 that nothing over- or underflows.
 const LARGEST: f64 = 1e100;
@@ -393,26 +491,47 @@ pub enum DescriptionError {
         /// Their name.
         text: String,
     },
-    /// No features, or fewer than two classes.
-    #[error("{features} features and {classes} classes are no classifier; it takes 1 and 2")]
+    /// No features, or no logits.
+    #[error("{features} features and {logits} logits are no model")]
     Empty {
         /// d.
         features: usize,
         /// K.
-        classes: usize,
+        logits: usize,
     },
-    /// One row does not fit into one polynomial.
+    /// More than the limits allow.
     #[error(
-        "too wide: {features} features × {classes} classes take {} coefficients, one polynomial has {available}",
-        features * classes
+        "too wide: {features} features × {logits} logits, where at most {MAX_FEATURES} features, {MAX_LOGITS} logits and \
+         {MAX_WEIGHTS} weights are possible"
     )]
     TooWide {
         /// d.
         features: usize,
         /// K.
-        classes: usize,
-        /// N.
-        available: usize,
+        logits: usize,
+    },
+    /// No layouts, or more than are of use.
+    #[error("{layouts} layouts, where 1 to {MAX_LAYOUTS} are possible")]
+    Layouts {
+        /// As many as it has.
+        layouts: usize,
+    },
+    /// A layout in which not one row fits.
+    #[error("no row fits into ciphertexts of {} features and {} outputs", .0.features, .0.outputs)]
+    Layout(Layout),
+    /// A grid that does not fit its range.
+    #[error(
+        "feature {feature:?} has a grid of step {step} in the range {low} to {high}, which is no even number of steps"
+    )]
+    Step {
+        /// The feature.
+        feature: String,
+        /// Its step.
+        step: f64,
+        /// Its lower end.
+        low: f64,
+        /// Its upper end.
+        high: f64,
     },
     /// A range that is empty, endless or not a number.
     #[error("feature {feature:?} has the range {low} to {high}")]
@@ -425,7 +544,7 @@ pub enum DescriptionError {
         high: f64,
     },
     /// Scales that no arithmetic here supports.
-    #[error("no such scales: features 2^{}, weights 2^{}, replies of {} bits", .0.features, .0.weights, .0.reply)]
+    #[error("no such scales: {0:?}")]
     Scale(Scale),
     /// More decimals than a float64 has.
     #[error("{decimals} decimals, where at most {MAX_DECIMALS} are possible")]
@@ -469,6 +588,8 @@ impl DescriptionError {
             Self::Duplicate { .. } => "duplicate",
             Self::Empty { .. } => "empty_model",
             Self::TooWide { .. } => "too_wide",
+            Self::Layouts { .. } | Self::Layout(_) => "layout",
+            Self::Step { .. } => "step",
             Self::Range { .. } => "range",
             Self::Scale(_) => "scale",
             Self::Decimals { .. } => "decimals",
@@ -486,16 +607,13 @@ impl DescriptionError {
             Self::Text { what, .. } => format!("give that {what} another name"),
             Self::Duplicate { what, .. } => format!("give each {what} its own name"),
             Self::Empty { .. } => "train a model of at least one feature".into(),
-            Self::TooWide { classes, available, .. } => {
-                format!(
-                    "keep at most {} features for {classes} classes, for example the most important ones",
-                    available / classes
-                )
-            }
+            Self::TooWide { logits, .. } => format!(
+                "keep at most {} features for {logits} logits, for example the most important ones",
+                MAX_FEATURES.min(MAX_WEIGHTS / logits.clamp(&1, &MAX_LOGITS))
+            ),
+            Self::Step { .. } => "give a step of which the range is an even multiple, or none".into(),
             Self::Range { .. } => format!("give finite ends, the lower one first, within ±{LARGEST:e}"),
-            Self::Scale(_) | Self::Decimals { .. } | Self::Logits { .. } | Self::Bound { .. } | Self::Limit { .. } => {
-                "import the model again".into()
-            }
+            _ => "import the model again".into(),
         }
     }
 }
@@ -514,11 +632,14 @@ pub(crate) mod tests {
             link: Link::Softmax,
             name: "sample".into(),
             bound: 1e-3,
+            limbs: Limbs::WHOLE,
             limit: 1 << 62,
-            scale: Scale { features: 40, weights: 20, reply: 26 },
+            scale: Scale { features: 40, weights: 20, reply: 26, shift: 0, flood: 40 },
+            budget: Some(1000),
             domain: DOMAIN.into(),
             labels: vec![Label::Integer(-1), Label::Text("other".into())],
             logits: 2,
+            layouts: vec![Layout { outputs: 2, features: 2 }, Layout { outputs: 1, features: 1 }],
             version: "1.0".into(),
             decimals: 3,
             features: vec![feature("x0", -1.0, 1.0), feature("x1", 0.0, 1e6)],
@@ -587,6 +708,19 @@ pub(crate) mod tests {
         assert_eq!(code(|f| f.scale.weights = -40), "scale");
         assert_eq!(code(|f| f.scale.weights = i32::MAX), "scale");
         assert_eq!(code(|f| f.scale.reply = 0), "scale");
+        assert_eq!(code(|f| f.scale.shift = 63), "scale");
+        assert_eq!(code(|f| f.scale.flood = u32::MAX), "scale");
+        assert_eq!(code(|f| f.limbs.weights.count = 2), "scale");
+        assert_eq!(code(|f| f.limbs.features.count = usize::MAX), "scale");
+        assert_eq!(code(|f| (f.limbs.weights.count, f.scale.shift) = (8, 1)), "scale");
+        assert_eq!(code(|f| f.layouts.clear()), "layout");
+        assert_eq!(code(|f| f.layouts[1].outputs = 3), "layout");
+        assert_eq!(code(|f| f.layouts[0].features = 0), "layout");
+        for step in [0.0, -1.0, f64::NAN, 0.3, 2.0, 1e-300] {
+            let mut fields = fields();
+            fields.features[0].step = Some(step);
+            assert_eq!(Description::new(fields).unwrap_err().code(), "step", "{step}");
+        }
         assert_eq!(code(|f| f.decimals = 16), "decimals");
         assert_eq!(code(|f| f.bound = 4e-4), "bound");
         assert_eq!(code(|f| f.bound = f64::NAN), "bound");
@@ -595,10 +729,23 @@ pub(crate) mod tests {
 
     #[test]
     fn a_model_too_wide_is_refused_with_the_numbers() {
-        let many = |f: &mut Fields| f.features = (0..1025).map(|j| feature(&format!("x{j}"), 0.0, 1.0)).collect();
+        let many = |f: &mut Fields| f.features = (0..50_001).map(|j| feature(&format!("x{j}"), 0.0, 1.0)).collect();
         let error = error(many);
-        assert_eq!(error, DescriptionError::TooWide { features: 1025, classes: 2, available: 2048 });
-        assert!(error.to_string().contains("2050"), "{error}");
-        assert!(error.remedy().contains("1024"), "{}", error.remedy());
+        assert_eq!(error, DescriptionError::TooWide { features: 50_001, logits: 2 });
+        assert!(error.to_string().contains("50001"), "{error}");
+        assert!(error.remedy().contains("50000"), "{}", error.remedy());
+        assert!(check_shape(50_000, 84).is_err() && check_shape(50_000, 83).is_ok());
+        assert!(check_shape(1, 1001).is_err() && check_shape(4194, 1000).is_ok());
+    }
+
+    #[test]
+    fn the_cheapest_layout_that_holds_the_rows_is_taken() {
+        let description = Description::new(fields()).unwrap();
+        let [small, large] = description.packings() else { unreachable!("there are two") };
+        assert_eq!((small.capacity(), large.capacity()), (512, 2048));
+        assert_eq!(description.packing_for(1).0, 0);
+        assert_eq!(description.packing_for(513).0, 1);
+        assert_eq!(description.packing_for(5000).0, 1, "the one that holds most");
+        assert_eq!(description.rows_per_request(), 2048);
     }
 }

@@ -1,122 +1,393 @@
 //! The evaluation: request bytes in, reply bytes out, nothing learned.
 //!
-//! It protects the client's data, not the model: whoever gets enough logits, or studies their noise, can solve for the
-//! weights.
+//! It protects the client's data, and the model from what replies say beside logits: whoever gets enough logits can solve
+//! for the weights all the same.
+
+use std::ops::Range;
+use std::thread;
 
 use thiserror::Error;
 
+use crate::binary::Buffers;
 use crate::bits::Packer;
 use crate::bundle::Bundle;
-use crate::mask;
+use crate::mask::Keystream;
 use crate::message::{self, MessageError, MessageKind, RequestParts, leading_bits};
 use crate::packing::Packing;
-use crate::ring::{continue_below_zero, correlate};
+use crate::public_key::PublicKey;
+use crate::random::Noise;
+use crate::ring::{continue_below_zero, correlate, correlate_rows};
+use crate::transform::{Spectrum, Transform};
 
-/// A model, ready to evaluate. It holds no key and needs none.
-#[derive(Clone)]
+/// A model, ready to evaluate. It holds no key and needs none but the client's public one.
 pub struct Evaluator {
-    packing: Packing,
+    /// By the numbers of their layouts.
+    weights: Vec<Weights>,
+    packings: Vec<Packing>,
+    /// δ, b and φ.
+    shift: u32,
     reply_bits: u32,
-    /// The coefficients of W(X), highest first, as [`correlate`] takes them: `taps[dK − 1 − e]` is W\[e\].
-    taps: Vec<u64>,
-    /// B.
-    biases: Vec<u64>,
+    flood: u32,
+    /// B: for each limb of the features, those of all outputs.
+    biases: Vec<Vec<u64>>,
 }
 
-/// Buffers of an evaluation, kept from one to the next.
-#[derive(Debug, Default)]
+/// The weights as one layout has them.
+struct Weights {
+    packing: Packing,
+    /// For each group, W(X) of every block, highest coefficient first as [`correlate`] takes them:
+    /// `taps[j·κ + κ − 1 − c]` is ω_cj.
+    taps: Vec<Vec<u64>>,
+    /// For each block, the transforms of the W(X) of every group; none where products go without.
+    spectra: Vec<Vec<Spectrum>>,
+}
+
+/// Buffers of an evaluation, kept from one to the next, and the generator of its noise.
+#[derive(Default)]
 pub struct Scratch {
+    workers: Vec<Worker>,
+}
+
+impl Scratch {
+    /// Buffers for evaluations on up to `threads` threads; only those that take milliseconds are spread.
+    pub fn with_threads(threads: usize) -> Self {
+        Self { workers: (0..threads.max(1)).map(|_| Worker::default()).collect() }
+    }
+}
+
+impl std::fmt::Debug for Scratch {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Scratch").field("threads", &self.workers.len()).finish_non_exhaustive()
+    }
+}
+
+/// What one thread needs.
+#[derive(Default)]
+struct Worker {
+    /// One block of the request.
     mask: Vec<u64>,
-    product: Vec<u64>,
+    spectrum: Option<Spectrum>,
     window: Vec<u64>,
-    logits: Vec<u64>,
+    /// Sums over blocks, of all groups.
+    sums: Sums,
+    noise: Option<Noise>,
+    buffers: Buffers,
+}
+
+/// The reply as it grows: for each group a mask, and the outputs of all rows.
+#[derive(Default)]
+struct Sums {
+    masks: Vec<u64>,
+    spectra: Vec<Spectrum>,
+    outputs: Vec<u64>,
 }
 
 impl Evaluator {
     /// Lays the weights out for evaluation.
     pub fn new(bundle: &Bundle) -> Self {
-        let packing = *bundle.description().packing();
-        let mut taps = vec![0; packing.row()];
-        for (class, weights) in bundle.model().weights.iter().enumerate() {
-            for (feature, &weight) in weights.iter().enumerate() {
-                taps[feature * packing.classes() + packing.lead() - class] = weight as u64;
-            }
+        let (description, model) = (bundle.description(), bundle.model());
+        let (limbs, scale) = (description.limbs(), description.scale());
+        let digits: Vec<Vec<i64>> = model.outputs(limbs.weights).collect();
+        let packings = description.packings().to_vec();
+        let bias = |l: usize| {
+            let digits =
+                model.biases.iter().flat_map(move |digits| &digits[l * limbs.weights.count..][..limbs.weights.count]);
+            digits.map(|&digit| digit as u64).collect()
+        };
+        Self {
+            weights: packings.iter().map(|packing| Weights::new(*packing, &digits)).collect(),
+            packings,
+            shift: scale.shift,
+            reply_bits: scale.reply,
+            flood: scale.flood,
+            biases: (0..limbs.features.count).map(bias).collect(),
         }
-        let biases = bundle.model().biases.iter().map(|&bias| bias as u64).collect();
-        Self { packing, reply_bits: bundle.description().scale().reply, taps, biases }
     }
 
     /// Evaluates the model on every row of an encrypted request.
     ///
-    /// 1. Parse, check the exact size.
-    /// 2. a ← the mask of the seed; a' ← W·a.
-    /// 3. b' ← W·b + B, on the outputs only.
-    /// 4. Reply with the leading bits of a' and b'.
-    pub fn evaluate(&self, request: &[u8], scratch: &mut Scratch) -> Result<Vec<u8>, EvaluateError> {
-        let request = RequestParts::parse(request, &self.packing)?;
-        let Scratch { mask, product, window, logits } = scratch;
-
-        let lead = self.packing.row() - 1;
-        mask.resize(lead + self.packing.degree(), 0);
-        mask::expand(request.seed, &mut mask[lead..]);
-        continue_below_zero(mask, lead);
-        product.resize(self.packing.degree(), 0);
-        correlate(mask, &self.taps, product, u64::wrapping_mul);
-
-        self.read_window(&request, window);
-        self.logits(window, request.rows, logits);
-
-        Ok(self.reply(request.rows, product, logits))
+    /// 1. Parse, check the exact size, and that the request names this key.
+    /// 2. For each block: a ← its mask; a' ← a' + W·a; b' ← b' + W·b, on the outputs only.
+    /// 3. b' ← b' + 2^δ·B.
+    /// 4. Re-randomise: add an encryption of zero under the client's public key.
+    /// 5. Flood: b' ← b' + uniform noise of ±2^φ.
+    /// 6. Reply with the leading bits of a' and b'.
+    pub fn evaluate(&self, request: &[u8], key: &PublicKey, scratch: &mut Scratch) -> Result<Vec<u8>, EvaluateError> {
+        self.check(request, key)?;
+        Ok(self.reply(&self.parse(request)?, Some(key), scratch))
     }
 
-    /// Evaluates one row of zeros, so that whatever is made on first use is made before anybody waits for it.
-    ///
-    /// A linear model uses no transform, whose plans tfhe measures at their first use; one that does makes them here.
+    /// Step 1 alone; gives the number of logits that the reply will hold.
+    pub fn check(&self, request: &[u8], key: &PublicKey) -> Result<u64, EvaluateError> {
+        let parts = self.parse(request)?;
+        match *parts.key == key.id().0 && key.parameters() == self.packings[0].shape.parameters {
+            true => Ok(parts.rows as u64 * self.packings[0].shape.logits as u64),
+            false => Err(EvaluateError::Key),
+        }
+    }
+
+    /// Steps 1 to 3 and 6: a reply that gives the weights away. For measuring, and for showing what the other steps are
+    /// there for; no service calls it.
+    pub fn evaluate_bare(&self, request: &[u8], scratch: &mut Scratch) -> Result<Vec<u8>, EvaluateError> {
+        Ok(self.reply(&self.parse(request)?, None, scratch))
+    }
+
+    /// Makes what is made on first use, so that nobody waits for it: transforms of this ring, and one evaluation in each
+    /// layout.
     pub fn rehearse(&self) {
-        let mut request = message::header(MessageKind::Request, self.packing.parameters, 1).to_vec();
-        request.resize(message::request_len(&self.packing, 1), 0);
-        self.evaluate(&request, &mut Scratch::default()).expect("a request of one row has this size");
-    }
-
-    /// The body's window in its order, continued by X^N = −1 at both ends.
-    fn read_window(&self, request: &RequestParts<'_>, window: &mut Vec<u64>) {
-        let (lead, degree) = (self.packing.lead(), self.packing.degree());
-        window.clear();
-        window.extend(request.bodies.iter().map(|&[a, b, c, d, e, f]| u64::from_le_bytes([0, 0, a, b, c, d, e, f])));
-        for body in &mut window[..lead] {
-            *body = body.wrapping_neg();
-        }
-        for index in degree..self.packing.window(request.rows) {
-            window.push(window[index - degree].wrapping_neg());
+        let set = self.packings[0].shape.parameters;
+        let mut key = message::header(MessageKind::PublicKey, set, 0, 0).to_vec();
+        key.resize(message::public_key_len(set), 0);
+        let key = PublicKey::from_bytes(&key).expect("a public key has this size");
+        for (layout, packing) in self.packings.iter().enumerate() {
+            let mut request = message::header(MessageKind::Request, set, layout as u8, 1).to_vec();
+            request.extend(key.id().0);
+            request.resize(packing.request_len(1), 0);
+            self.evaluate(&request, &key, &mut Scratch::default()).expect("a request of one row has this size");
         }
     }
 
-    /// W·p + B on the outputs, for the polynomial p whose window this is: the same code for a body and for plain
-    /// integers.
-    fn logits(&self, window: &[u64], rows: usize, logits: &mut Vec<u64>) {
-        logits.resize(self.packing.logits(rows), 0);
-        for (row, logits) in logits.chunks_exact_mut(self.packing.classes()).enumerate() {
-            correlate(&window[row * self.packing.row()..], &self.taps, logits, u64::wrapping_mul);
-            for (logit, &bias) in logits.iter_mut().zip(&self.biases) {
-                *logit = logit.wrapping_add(bias);
+    fn parse<'a>(&self, request: &'a [u8]) -> Result<RequestParts<'a>, MessageError> {
+        RequestParts::parse(request, &self.packings)
+    }
+
+    fn reply(&self, request: &RequestParts<'_>, key: Option<&PublicKey>, scratch: &mut Scratch) -> Vec<u8> {
+        let weights = &self.weights[usize::from(request.layout)];
+        if scratch.workers.is_empty() {
+            scratch.workers.push(Worker::default());
+        }
+        let threads = match weights.packing.cost(request.rows) > WORTH_SPREADING_US {
+            true => scratch.workers.len(),
+            false => 1,
+        };
+        let workers = &mut scratch.workers[..threads];
+        let mut sums = weights.add_up(request, workers);
+        self.add_biases(weights, request.rows, &mut sums.outputs);
+        self.finish(weights, request.rows, key, &mut sums, workers);
+        let reply = self.write(weights, request, &sums);
+        workers[0].sums = sums;
+        reply
+    }
+
+    fn add_biases(&self, weights: &Weights, rows: usize, outputs: &mut [u64]) {
+        let (packing, kappa) = (&weights.packing, weights.packing.kappa());
+        for (group, outputs) in outputs.chunks_exact_mut(packing.limb_rows(rows) * kappa).enumerate() {
+            for (outputs, biases) in outputs.chunks_exact_mut(kappa).zip(self.biases.iter().cycle()) {
+                let biases = &biases[packing.outputs_of(group)];
+                let scaled = biases.iter().map(|bias| bias << self.shift);
+                outputs.iter_mut().zip(scaled).for_each(|(output, bias)| *output = output.wrapping_add(bias));
             }
         }
     }
 
-    fn reply(&self, rows: usize, mask: &[u64], logits: &[u64]) -> Vec<u8> {
-        let bits = self.reply_bits;
-        let header = message::header(MessageKind::Reply, self.packing.parameters, rows);
-        let mut packer = Packer::new(&header, bits, mask.len() + logits.len());
-        packer.extend(mask.iter().map(|&coefficient| leading_bits(coefficient, bits)));
-        packer.extend(logits.iter().map(|&coefficient| leading_bits(coefficient, bits)));
+    /// Steps 4 and 5, after the transforms of step 2; the groups are spread over the threads.
+    fn finish(&self, weights: &Weights, rows: usize, key: Option<&PublicKey>, sums: &mut Sums, workers: &mut [Worker]) {
+        let packing = &weights.packing;
+        let (degree, len) = (packing.degree(), packing.limb_rows(rows) * packing.kappa());
+        let share = packing.groups().div_ceil(workers.len());
+        let transformed = packing.transforms();
+        let spectra = if transformed { &mut sums.spectra[..] } else { &mut [] };
+        let mut spectra = spectra.chunks_mut(share);
+        let groups = sums.masks.chunks_mut(share * degree).zip(sums.outputs.chunks_mut(share * len)).zip(workers);
+        spread(groups.map(|((masks, outputs), worker)| (masks, outputs, spectra.next(), worker)), |share| {
+            let (masks, outputs, spectra, Worker { noise, buffers, .. }) = share;
+            if let Some(spectra) = spectra {
+                let transform = Transform::of(packing.shape.parameters);
+                masks.chunks_exact_mut(degree).zip(spectra).for_each(|(mask, sum)| transform.backward(sum, mask));
+            }
+            let Some(key) = key else { return };
+            let noise = noise.get_or_insert_with(Noise::new);
+            for (mask, outputs) in masks.chunks_exact_mut(degree).zip(outputs.chunks_exact_mut(len)) {
+                let place = (packing.output(0), (packing.stride(), packing.kappa()));
+                key.rerandomise(mask, (place.0, place.1, outputs), noise, buffers);
+                noise.add_flood(self.flood, outputs);
+            }
+        });
+    }
+
+    fn write(&self, weights: &Weights, request: &RequestParts<'_>, sums: &Sums) -> Vec<u8> {
+        let (packing, bits, rows) = (&weights.packing, self.reply_bits, weights.packing.limb_rows(request.rows));
+        let header = message::header(MessageKind::Reply, packing.shape.parameters, request.layout, request.rows);
+        let mut packer = Packer::new(&header, bits, sums.masks.len() + rows * packing.shape.outputs());
+        packer.extend(sums.masks.iter().map(|&coefficient| leading_bits(coefficient, bits)));
+        for row in 0..rows {
+            for group in 0..packing.groups() {
+                let first = (group * rows + row) * packing.kappa();
+                let outputs = &sums.outputs[first..][..packing.outputs_of(group).len()];
+                packer.extend(outputs.iter().map(|&output| leading_bits(output, bits)));
+            }
+        }
         packer.finish()
+    }
+}
+
+/// Below this estimate, in microseconds, threads cost more than they save.
+const WORTH_SPREADING_US: f64 = 20_000.0;
+
+/// Calls `work` for every item, each but the first on a thread of its own.
+fn spread<T: Send>(items: impl Iterator<Item = T>, work: impl Fn(T) + Sync) {
+    let mut items = items.peekable();
+    let Some(first) = items.next() else { return };
+    if items.peek().is_none() {
+        return work(first);
+    }
+    let work = &work;
+    thread::scope(|scope| {
+        for item in items {
+            scope.spawn(move || work(item));
+        }
+        work(first);
+    });
+}
+
+impl Weights {
+    fn new(packing: Packing, digits: &[Vec<i64>]) -> Self {
+        let (kappa, stride) = (packing.kappa(), packing.stride());
+        let mut weights = Self { packing, taps: vec![], spectra: vec![] };
+        for group in 0..packing.groups() {
+            let mut taps = vec![0; packing.blocks() * stride];
+            for (output, digits) in digits[packing.outputs_of(group)].iter().enumerate() {
+                for (feature, &digit) in digits.iter().enumerate() {
+                    taps[feature * kappa + packing.lead() - output] = digit as u64;
+                }
+            }
+            weights.taps.push(taps);
+        }
+        if packing.transforms() {
+            weights.spectra = (0..packing.blocks()).map(|block| weights.transformed(block)).collect();
+        }
+        weights
+    }
+
+    /// The transforms of a block's W(X).
+    fn transformed(&self, block: usize) -> Vec<Spectrum> {
+        let (stride, transform) = (self.packing.stride(), Transform::of(self.packing.shape.parameters));
+        let mut polynomial = vec![0; self.packing.degree()];
+        let spectrum = |taps: &Vec<u64>| {
+            let taps = taps[block * stride..][..stride].iter().rev();
+            polynomial.iter_mut().zip(taps).for_each(|(coefficient, &tap)| *coefficient = tap);
+            transform.forward_signed(&polynomial)
+        };
+        self.taps.iter().map(spectrum).collect()
+    }
+
+    /// Step 2, the blocks spread over the threads.
+    fn add_up(&self, request: &RequestParts<'_>, workers: &mut [Worker]) -> Sums {
+        let share = self.packing.blocks().div_ceil(workers.len());
+        spread(workers.iter_mut().enumerate(), |(index, worker)| {
+            let blocks = index * share..self.packing.blocks().min((index + 1) * share);
+            self.clear(request.rows, &mut worker.sums);
+            self.add_blocks(request, blocks, worker);
+        });
+        let (first, others) = workers.split_first_mut().expect("there is one worker at least");
+        let mut sums = std::mem::take(&mut first.sums);
+        others.iter().for_each(|other| self.add(&other.sums, &mut sums));
+        sums
+    }
+
+    fn clear(&self, rows: usize, sums: &mut Sums) {
+        let packing = &self.packing;
+        let zeros = |values: &mut Vec<u64>, len: usize| {
+            values.clear();
+            values.resize(len, 0);
+        };
+        zeros(&mut sums.masks, packing.groups() * packing.degree());
+        zeros(&mut sums.outputs, packing.groups() * packing.limb_rows(rows) * packing.kappa());
+        if packing.transforms() {
+            let size = packing.degree();
+            sums.spectra.retain(|spectrum| spectrum.degree() == size);
+            sums.spectra.resize_with(packing.groups(), || Spectrum::zero(size));
+            sums.spectra.iter_mut().for_each(Spectrum::clear);
+        }
+    }
+
+    fn add(&self, other: &Sums, sums: &mut Sums) {
+        let add = |sums: &mut [u64], other: &[u64]| {
+            sums.iter_mut().zip(other).for_each(|(sum, other)| *sum = sum.wrapping_add(*other));
+        };
+        add(&mut sums.masks, &other.masks);
+        add(&mut sums.outputs, &other.outputs);
+        if self.packing.transforms() {
+            let transform = Transform::of(self.packing.shape.parameters);
+            sums.spectra.iter_mut().zip(&other.spectra).for_each(|(sum, other)| transform.add(other, sum));
+        }
+    }
+
+    fn add_blocks(&self, request: &RequestParts<'_>, blocks: Range<usize>, worker: &mut Worker) {
+        let packing = &self.packing;
+        let (set, degree) = (packing.shape.parameters, packing.degree());
+        let Worker { mask, spectrum, window, sums, .. } = worker;
+        let mut stream = Keystream::new(request.seed);
+        let lead = packing.stride() - 1;
+        let bodies = packing.bodies(request.rows) * set.body_len();
+        for block in blocks {
+            mask.resize(lead + degree, 0);
+            stream.fill_at(block, &mut mask[lead..]);
+            match packing.transforms() {
+                true => {
+                    let spectrum = Spectrum::of_degree(spectrum, degree);
+                    Transform::of(set).forward(&mask[lead..], spectrum);
+                    self.add_transformed(block, spectrum, &mut sums.spectra);
+                }
+                false => {
+                    continue_below_zero(mask, lead);
+                    self.add_correlated(block, mask, &mut sums.masks);
+                }
+            }
+            self.read_window(request.rows, &request.bodies[block * bodies..][..bodies], window);
+            self.add_outputs(block, window, &mut sums.outputs);
+        }
+    }
+
+    fn add_transformed(&self, block: usize, mask: &Spectrum, sums: &mut [Spectrum]) {
+        let transform = Transform::of(self.packing.shape.parameters);
+        for (weights, sum) in self.spectra[block].iter().zip(sums) {
+            transform.multiply_add(mask, weights, sum);
+        }
+    }
+
+    fn add_correlated(&self, block: usize, mask: &[u64], sums: &mut [u64]) {
+        for (sum, taps) in sums.chunks_exact_mut(self.packing.degree()).zip(&self.taps) {
+            correlate(mask, self.of_block(taps, block), sum);
+        }
+    }
+
+    fn of_block<'a>(&self, taps: &'a [u64], block: usize) -> &'a [u64] {
+        &taps[block * self.packing.stride()..][..self.packing.stride()]
+    }
+
+    /// A block's window in its order, continued by X^N = −1 at both ends.
+    fn read_window(&self, rows: usize, bodies: &[u8], window: &mut Vec<u64>) {
+        let packing = &self.packing;
+        window.clear();
+        window.extend(message::read_bodies(bodies, packing.shape.parameters));
+        for body in &mut window[..packing.lead()] {
+            *body = body.wrapping_neg();
+        }
+        for index in packing.degree()..packing.window(rows) {
+            window.push(window[index - packing.degree()].wrapping_neg());
+        }
+    }
+
+    /// Adds a block's share of W·p to the outputs of every group and row, for the polynomial p whose window this is: the
+    /// same code for a body and for plain integers.
+    fn add_outputs(&self, block: usize, window: &[u64], outputs: &mut [u64]) {
+        let (stride, kappa) = (self.packing.stride(), self.packing.kappa());
+        let of_group = outputs.len() / self.packing.groups();
+        for (outputs, taps) in outputs.chunks_exact_mut(of_group).zip(&self.taps) {
+            match self.of_block(taps, block) {
+                // One feature per block: rows lie side by side, and are one long correlation.
+                taps if stride == kappa => correlate(window, taps, outputs),
+                taps => correlate_rows(window, stride, taps, kappa, outputs),
+            }
+        }
     }
 }
 
 /// The weights stay out of logs.
 impl std::fmt::Debug for Evaluator {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Evaluator").field("packing", &self.packing).finish_non_exhaustive()
+        f.debug_struct("Evaluator").field("packings", &self.packings).finish_non_exhaustive()
     }
 }
 
@@ -124,17 +395,36 @@ impl std::fmt::Debug for Evaluator {
 #[cfg(feature = "client")]
 impl Evaluator {
     /// The integer logits of rows as [`Description::encode`](crate::Description::encode) makes them, by the very code
-    /// that evaluates ciphertexts.
-    pub fn evaluate_clear(&self, rows: &[impl AsRef<[i64]>]) -> Vec<Vec<i64>> {
-        let mut window = vec![0; self.packing.window(rows.len())];
-        for (r, row) in rows.iter().enumerate() {
-            for (j, &x) in row.as_ref().iter().enumerate() {
-                window[self.packing.lead() + self.packing.input(r, j)] = x as u64;
+    /// that evaluates the bodies of ciphertexts.
+    pub fn evaluate_clear(&self, rows: &[impl AsRef<[i64]>]) -> Vec<Vec<i128>> {
+        let weights = self.weights.last().expect("every model has a layout");
+        rows.chunks(weights.packing.capacity()).flat_map(|rows| self.clear_logits(weights, rows)).collect()
+    }
+
+    fn clear_logits(&self, weights: &Weights, rows: &[impl AsRef<[i64]>]) -> Vec<Vec<i128>> {
+        let packing = &weights.packing;
+        let mut windows = vec![vec![0; packing.window(rows.len())]; packing.blocks()];
+        for (row, features) in rows.iter().enumerate() {
+            for (feature, &x) in features.as_ref().iter().enumerate() {
+                for (limb, digit) in packing.shape.limbs.features.of_word(x).enumerate() {
+                    let (block, at) = packing.input(packing.limb_rows(row) + limb, feature);
+                    windows[block][packing.lead() + at] = (digit as u64) << self.shift;
+                }
             }
         }
-        let mut logits = vec![];
-        self.logits(&window, rows.len(), &mut logits);
-        logits.chunks(self.packing.classes()).map(|row| row.iter().map(|&logit| logit as i64).collect()).collect()
+        let mut outputs = vec![0; packing.groups() * packing.limb_rows(rows.len()) * packing.kappa()];
+        windows.iter().enumerate().for_each(|(block, window)| weights.add_outputs(block, window, &mut outputs));
+        self.add_biases(weights, rows.len(), &mut outputs);
+        let output = |row: usize, output: usize| {
+            let (group, place) = (output / packing.kappa(), output % packing.kappa());
+            outputs[(group * packing.limb_rows(rows.len()) + row) * packing.kappa() + place] as i64 >> self.shift
+        };
+        let of_row = |row: usize| {
+            let limbs = packing.limb_rows(row)..packing.limb_rows(row + 1);
+            let outputs = limbs.flat_map(|limb| (0..packing.shape.outputs()).map(move |c| (limb, c)));
+            packing.shape.limbs.recombine(&outputs.map(|(limb, c)| output(limb, c)).collect::<Vec<_>>())
+        };
+        (0..rows.len()).map(of_row).collect()
     }
 }
 
@@ -145,6 +435,9 @@ pub enum EvaluateError {
     /// It is not a request to this model.
     #[error(transparent)]
     Request(#[from] MessageError),
+    /// It names another public key, or one under other parameters.
+    #[error("the request names another public key than the one it came with")]
+    Key,
 }
 
 impl EvaluateError {
@@ -152,6 +445,7 @@ impl EvaluateError {
     pub fn code(&self) -> &'static str {
         match self {
             Self::Request(error) => error.code(),
+            Self::Key => "public_key",
         }
     }
 
@@ -159,6 +453,7 @@ impl EvaluateError {
     pub fn remedy(&self) -> String {
         match self {
             Self::Request(error) => error.remedy(),
+            Self::Key => "send the public key of the session that encrypted the request".into(),
         }
     }
 }
@@ -169,24 +464,11 @@ mod tests {
     use crate::bundle::tests::{sample, uniform};
 
     fn request(bundle: &Bundle, rows: usize) -> Vec<u8> {
-        let packing = bundle.description().packing();
-        let mut request = message::header(MessageKind::Request, packing.parameters, rows).to_vec();
-        request.extend(uniform(bundle.request_len(rows), 5).iter().map(|&word| word as u8));
-        request.truncate(bundle.request_len(rows));
+        let (layout, packing) = bundle.description().packing_for(rows);
+        let mut request = message::header(MessageKind::Request, packing.shape.parameters, layout, rows).to_vec();
+        request.extend(uniform(packing.request_len(rows), 5).iter().map(|&word| word as u8));
+        request.truncate(packing.request_len(rows));
         request
-    }
-
-    #[test]
-    fn an_evaluation_is_a_function_of_the_request() {
-        let bundle = sample(4, 3);
-        let (evaluator, mut scratch) = (Evaluator::new(&bundle), Scratch::default());
-        let reply = evaluator.evaluate(&request(&bundle, 2), &mut Scratch::default()).unwrap();
-        // Whatever another model and other rows have left in the buffers.
-        let other = sample(64, 10);
-        for (evaluator, bundle, rows) in [(&Evaluator::new(&other), &other, 3), (&evaluator, &bundle, 170)] {
-            evaluator.evaluate(&request(bundle, rows), &mut scratch).unwrap();
-        }
-        assert_eq!(evaluator.evaluate(&request(&bundle, 2), &mut scratch).unwrap(), reply);
     }
 
     #[test]
@@ -195,11 +477,11 @@ mod tests {
         let (evaluator, mut scratch) = (Evaluator::new(&bundle), Scratch::default());
         let whole = request(&bundle, 2);
         for len in 0..whole.len() {
-            let error = evaluator.evaluate(&whole[..len], &mut scratch).unwrap_err();
-            assert_eq!(error.code(), if len < 8 { "message_too_short" } else { "message_length" });
+            let error = evaluator.evaluate_bare(&whole[..len], &mut scratch).unwrap_err();
+            assert_eq!(error.code(), if len < 9 { "message_too_short" } else { "message_length" });
         }
         let longer = [&whole[..], &vec![0; 1 << 20]].concat();
-        assert_eq!(evaluator.evaluate(&longer, &mut scratch).unwrap_err().code(), "message_length");
+        assert_eq!(evaluator.evaluate_bare(&longer, &mut scratch).unwrap_err().code(), "message_length");
     }
 
     /// Each bit of the header is checked; the others are ciphertext, and none is as good as any.
@@ -208,17 +490,25 @@ mod tests {
         let bundle = sample(4, 3);
         let (evaluator, mut scratch) = (Evaluator::new(&bundle), Scratch::default());
         let whole = request(&bundle, 2);
-        for bit in (0..64).chain((64..whole.len() * 8).step_by(37)) {
+        for bit in (0..72).chain((72..whole.len() * 8).step_by(37)) {
             let mut flipped = whole.clone();
             flipped[bit / 8] ^= 1 << (bit % 8);
-            let code = evaluator.evaluate(&flipped, &mut scratch).map_err(|error| error.code());
+            let code = evaluator.evaluate_bare(&flipped, &mut scratch).map_err(|error| error.code());
             match (bit, code) {
                 (0..32, code) => assert_eq!(code, Err("message_magic")),
                 (32..40, code) => assert_eq!(code, Err("message_version")),
                 (40..48, code) => assert_eq!(code, Err("message_parameters")),
-                (48..64, code) => assert!(matches!(code, Err("message_rows" | "message_length")), "{code:?}"),
-                (_, code) => assert_eq!(code.unwrap().len(), bundle.reply_len(2)),
+                (48..72, Err("message_layout" | "message_rows" | "message_length")) => {}
+                (72.., Ok(reply)) => assert_eq!(reply.len(), bundle.reply_len(2)),
+                (_, code) => panic!("bit {bit}: {code:?}"),
             }
+        }
+    }
+
+    #[test]
+    fn every_layout_can_be_rehearsed() {
+        for (features, logits) in [(4, 3), (64, 10), (2500, 3)] {
+            Evaluator::new(&sample(features, logits)).rehearse();
         }
     }
 }

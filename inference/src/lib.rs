@@ -9,7 +9,9 @@
 //! ```
 //! # #[cfg(feature = "import")]
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
-//! use cloister_inference::{Bundle, Description, Evaluator, ImportOptions, Prediction, Scratch, Session, import};
+//! use cloister_inference::{
+//!     Bundle, Description, Evaluator, ImportOptions, Prediction, PublicKey, Scratch, Session, import,
+//! };
 //!
 //! // The model's owner turns an ONNX file into a bundle.
 //! let onnx = std::fs::read("../tests/data/iris/iris.onnx")?;
@@ -20,12 +22,13 @@
 //! let evaluator = Evaluator::new(&bundle);
 //! let description = bundle.description().to_bytes();
 //!
-//! // A client encrypts,
+//! // A client encrypts under a key of its own, and says with what replies are to be made anew,
 //! let description = Description::from_bytes(&description)?;
 //! let mut session = Session::new(&description);
+//! let key = PublicKey::from_bytes(session.public_key())?;
 //! let request = session.encrypt(&[[5.1, 3.5, 1.4, 0.2]])?;
 //! // the evaluator answers without seeing anything,
-//! let reply = evaluator.evaluate(request.bytes(), &mut Scratch::default())?;
+//! let reply = evaluator.evaluate(request.bytes(), &key, &mut Scratch::default())?;
 //! // and only the client can read the answer.
 //! let logits = session.decrypt(&request, &reply)?.remove(0);
 //! let prediction = Prediction::new(&description, logits);
@@ -41,18 +44,20 @@
 //!
 //! | module | what lives there | for whom |
 //! |---|---|---|
-//! | `parameters` | ring, secret and noise, and where they come from | all |
-//! | `packing` | which coefficient is what | all |
-//! | `ring`, `mask`, `bits` | products in the ring, masks from seeds, b-bit numbers | all |
-//! | `message` | the layout of requests and replies | all |
-//! | `bound` | the error ledger, and why decryption cannot fail | all |
+//! | `parameters` | rings, secrets and noise, and where they come from | all |
+//! | `packing`, `limbs` | which coefficient is what; integers as digits | all |
+//! | `ring`, `transform`, `binary` | products in the ring: short, long, and with secret bits | all |
+//! | `mask`, `random`, `bits` | masks from seeds, noise, b-bit numbers | all |
+//! | `message` | the layout of public keys, requests and replies | all |
+//! | `bound` | the error ledger, why decryption cannot fail, and what noise gives away | all |
 //! | `cbor`, `description`, `bundle` | the two files, and their checks | all |
-//! | `evaluator` | the evaluation | the enclave |
+//! | `evaluator`, `public_key` | the evaluation, and replies made anew | the enclave |
 //! | `client` | secret key, encryption, decryption, predictions | feature `client` |
 //! | `import` | ONNX, folding, planning, the self-check | feature `import` |
 //!
 //! Without features the crate can hold no secret key: an evaluator is built so.
 
+mod binary;
 mod bits;
 mod bound;
 mod bundle;
@@ -63,20 +68,27 @@ mod description;
 mod evaluator;
 #[cfg(feature = "import")]
 mod import;
+mod limbs;
 mod mask;
 mod message;
 mod packing;
 mod parameters;
+mod public_key;
+mod random;
 mod ring;
+mod transform;
 
 pub use bound::{ErrorLedger, Scale};
 pub use bundle::{Bundle, BundleError};
 pub use cbor::FormatError;
 #[cfg(feature = "client")]
 pub use client::{DecryptError, EncryptError, Prediction, Request, Session};
-pub use description::{Description, DescriptionError, Feature, Label, Link};
+pub use description::{Description, DescriptionError, Feature, Label, Link, MAX_FEATURES, MAX_LOGITS, MAX_WEIGHTS};
 pub use evaluator::{EvaluateError, Evaluator, Scratch};
 #[cfg(feature = "import")]
 pub use import::{FeatureRange, ImportError, ImportOptions, ImportReport, Imported, SelfCheck, import};
-pub use message::{MessageError, MessageKind};
+pub use limbs::{Digits, Limbs};
+pub use message::{MAX_MESSAGE_LEN, MessageError, MessageKind};
+pub use packing::Layout;
 pub use parameters::ParameterSet;
+pub use public_key::{KeyId, PublicKey};

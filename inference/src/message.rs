@@ -1,28 +1,38 @@
-//! The two messages of an evaluation, little-endian, of a size that follows from the row count.
+//! The messages of an evaluation, little-endian, of a size that follows from their header.
 //!
 //! ```text
-//! request   header | seed of the mask (32 bytes) | bodies (6 bytes each)
-//! reply     header | N mask coefficients and R·K logits (b bits each)
-//! header    magic, "clrq" or "clrp" (4 bytes) | v = 1 (1) | parameter set (1) | rows R (2)
+//! public key  header | seed of the mask (32 bytes) | N bodies
+//! request     header | digest of the public key (16) | seed of the masks (32) | bodies, block by block
+//! reply       header | G·N mask coefficients and R·K outputs (b bits each)
+//! header      magic, "clpk", "clrq" or "clrp" (4 bytes) | v = 1 (1) | parameter set (1) | layout (1) | rows (2)
 //! ```
 //!
-//! Bodies are the window's coefficients in its order, −(K−1) mod N first, each the leading 48 bits, rounded. Masks and
-//! logits are the leading b bits, rounded, packed lowest bit first; the last byte is filled with zeros.
+//! The layout is its number in the model's description; a public key has neither layout nor rows, and zeros there. Bodies
+//! are a block's window in its order, −(κ−1) mod N first, each the leading 48 bits (64 in the larger ring), rounded. The
+//! mask of block J is the J-th polynomial of the seed's keystream. Masks and outputs of a reply are the leading b bits,
+//! rounded, packed lowest bit first, output by output for each row; the last byte is filled with zeros. The digest is the
+//! first 16 bytes of SHA-256 over the public key's message.
 
 use thiserror::Error;
 
-use crate::bits::packed_len;
 use crate::mask::SEED_LEN;
 use crate::packing::Packing;
-use crate::parameters::{BODY_BITS, ParameterSet};
+use crate::parameters::ParameterSet;
 
-pub(crate) const HEADER_LEN: usize = 8;
-pub(crate) const BODY_LEN: usize = BODY_BITS as usize / 8;
+pub(crate) const HEADER_LEN: usize = 9;
+pub(crate) const KEY_ID_LEN: usize = 16;
+pub(crate) const REQUEST_HEAD_LEN: usize = HEADER_LEN + KEY_ID_LEN + SEED_LEN;
+pub(crate) const REPLY_HEAD_LEN: usize = HEADER_LEN;
 const VERSION: u8 = 1;
 
-/// Which of the two messages.
+/// No request and no reply is longer; models of many features or outputs have fewer rows in one.
+pub const MAX_MESSAGE_LEN: usize = 4 << 20;
+
+/// Which message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MessageKind {
+    /// What a client sends once: an encryption of zero, with which replies are made anew.
+    PublicKey,
     /// What a client sends: seed and bodies.
     Request,
     /// What an evaluator answers: mask and logits.
@@ -32,6 +42,7 @@ pub enum MessageKind {
 impl MessageKind {
     const fn magic(self) -> [u8; 4] {
         match self {
+            Self::PublicKey => *b"clpk",
             Self::Request => *b"clrq",
             Self::Reply => *b"clrp",
         }
@@ -41,6 +52,7 @@ impl MessageKind {
 impl std::fmt::Display for MessageKind {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
+            Self::PublicKey => "public key",
             Self::Request => "request",
             Self::Reply => "reply",
         })
@@ -85,6 +97,16 @@ pub enum MessageError {
         /// The message's.
         actual: u8,
     },
+    /// A layout that the model does not have.
+    #[error("a {kind} in layout {layout}, where the model has {layouts}, counted from 0")]
+    Layout {
+        /// What was expected.
+        kind: MessageKind,
+        /// As it says.
+        layout: u8,
+        /// As many as there are.
+        layouts: usize,
+    },
     /// No rows, or more than fit.
     #[error("a {kind} of {rows} rows, where one holds 1 to {capacity}")]
     Rows {
@@ -96,13 +118,11 @@ pub enum MessageError {
         capacity: usize,
     },
     /// Truncated, or with something after it.
-    #[error("a {kind} of {rows} rows has {expected} bytes, this one {actual}")]
+    #[error("such a {kind} has {expected} bytes, this one {actual}")]
     Length {
         /// What was expected.
         kind: MessageKind,
-        /// As many as it says.
-        rows: usize,
-        /// How long that is.
+        /// How long its header makes it.
         expected: usize,
         /// How long it is.
         actual: usize,
@@ -117,6 +137,7 @@ impl MessageError {
             Self::Magic { .. } => "message_magic",
             Self::Version { .. } => "message_version",
             Self::Parameters { .. } => "message_parameters",
+            Self::Layout { .. } => "message_layout",
             Self::Rows { .. } => "message_rows",
             Self::Length { .. } => "message_length",
         }
@@ -133,108 +154,165 @@ impl MessageError {
             }
             Self::Version { .. } => "update Cloister on this side".into(),
             Self::Parameters { expected, .. } => format!("encrypt under {expected}, as the model's description says"),
+            Self::Layout { .. } => "choose one of the layouts of the model's description".into(),
             Self::Rows { capacity, .. } => format!("split the rows into requests of at most {capacity}"),
         }
     }
 }
 
-/// The exact length of a request.
-pub(crate) fn request_len(packing: &Packing, rows: usize) -> usize {
-    HEADER_LEN + SEED_LEN + packing.bodies(rows) * BODY_LEN
-}
-
-/// The exact length of a reply.
-pub(crate) fn reply_len(packing: &Packing, bits: u32, rows: usize) -> usize {
-    HEADER_LEN + packed_len(packing.degree() + packing.logits(rows), bits)
-}
-
 /// Starts a message.
-pub(crate) fn header(kind: MessageKind, parameters: ParameterSet, rows: usize) -> [u8; HEADER_LEN] {
+pub(crate) fn header(kind: MessageKind, parameters: ParameterSet, layout: u8, rows: usize) -> [u8; HEADER_LEN] {
     let rows = u16::try_from(rows).expect("one polynomial of at most 2^16 - 1 coefficients holds the rows");
     let ([a, b, c, d], [low, high]) = (kind.magic(), rows.to_le_bytes());
-    [a, b, c, d, VERSION, parameters.id(), low, high]
+    [a, b, c, d, VERSION, parameters.id(), layout, low, high]
 }
 
-/// A request of the right size for the row count that it states.
+/// What a header says, of the right kind, version and parameters.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Header {
+    layout: u8,
+    rows: usize,
+}
+
+impl Header {
+    fn parse(bytes: &[u8], kind: MessageKind, parameters: ParameterSet) -> Result<(Self, &[u8]), MessageError> {
+        let Some((header, payload)) = bytes.split_first_chunk::<HEADER_LEN>() else {
+            return Err(MessageError::Header { kind, len: bytes.len() });
+        };
+        let [a, b, c, d, version, set, layout, low, high] = *header;
+        let actual = [a, b, c, d];
+        if actual != kind.magic() {
+            return Err(MessageError::Magic { kind, actual });
+        }
+        if version != VERSION {
+            return Err(MessageError::Version { kind, version });
+        }
+        if set != parameters.id() {
+            return Err(MessageError::Parameters { kind, expected: parameters, actual: set });
+        }
+        Ok((Self { layout, rows: u16::from_le_bytes([low, high]).into() }, payload))
+    }
+
+    /// The packing that the layout is, with as many rows as it holds.
+    fn packing(self, kind: MessageKind, packings: &[Packing]) -> Result<&Packing, MessageError> {
+        let Self { layout, rows } = self;
+        let packing = packings.get(usize::from(layout));
+        let packing = packing.ok_or(MessageError::Layout { kind, layout, layouts: packings.len() })?;
+        let capacity = packing.capacity();
+        match (1..=capacity).contains(&rows) {
+            true => Ok(packing),
+            false => Err(MessageError::Rows { kind, rows, capacity }),
+        }
+    }
+}
+
+/// A message has exactly the length that follows from its header, before anything is allocated.
+fn check_len(kind: MessageKind, expected: usize, actual: usize) -> Result<(), MessageError> {
+    match expected == actual {
+        true => Ok(()),
+        false => Err(MessageError::Length { kind, expected, actual }),
+    }
+}
+
+/// A public key of the right size: seed and bodies.
+pub(crate) fn public_key(bytes: &[u8], set: ParameterSet) -> Result<(&[u8; SEED_LEN], &[u8]), MessageError> {
+    let kind = MessageKind::PublicKey;
+    let (Header { layout, rows }, payload) = Header::parse(bytes, kind, set)?;
+    if layout != 0 {
+        return Err(MessageError::Layout { kind, layout, layouts: 1 });
+    }
+    if rows != 0 {
+        return Err(MessageError::Rows { kind, rows, capacity: 0 });
+    }
+    check_len(kind, public_key_len(set), bytes.len())?;
+    Ok(payload.split_first_chunk().expect("the length was checked"))
+}
+
+/// The exact length of a public key.
+pub(crate) fn public_key_len(set: ParameterSet) -> usize {
+    HEADER_LEN + SEED_LEN + set.degree() * set.body_len()
+}
+
+/// The parameter set that a public key says to be of, if that is one.
+pub(crate) fn parameters_of(bytes: &[u8]) -> Option<ParameterSet> {
+    ParameterSet::ALL.into_iter().find(|set| bytes.get(5) == Some(&set.id()))
+}
+
+/// A request of the right size for the layout and row count that it states.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct RequestParts<'a> {
+    pub(crate) layout: u8,
     pub(crate) rows: usize,
+    pub(crate) key: &'a [u8; KEY_ID_LEN],
     pub(crate) seed: &'a [u8; SEED_LEN],
-    pub(crate) bodies: &'a [[u8; BODY_LEN]],
+    pub(crate) bodies: &'a [u8],
 }
 
 impl<'a> RequestParts<'a> {
-    pub(crate) fn parse(bytes: &'a [u8], packing: &Packing) -> Result<Self, MessageError> {
-        let (rows, payload) = payload(bytes, MessageKind::Request, packing, |rows| request_len(packing, rows))?;
+    /// `packings`: the model's, by the numbers of their layouts.
+    pub(crate) fn parse(bytes: &'a [u8], packings: &[Packing]) -> Result<Self, MessageError> {
+        let (kind, set) = (MessageKind::Request, packings[0].shape.parameters);
+        let (header, payload) = Header::parse(bytes, kind, set)?;
+        let packing = header.packing(kind, packings)?;
+        check_len(kind, packing.request_len(header.rows), bytes.len())?;
+        let (key, payload) = payload.split_first_chunk().expect("the length was checked");
         let (seed, bodies) = payload.split_first_chunk().expect("the length was checked");
-        Ok(Self { rows, seed, bodies: bodies.as_chunks().0 })
+        Ok(Self { layout: header.layout, rows: header.rows, key, seed, bodies })
     }
 }
 
-/// The row count and the packed bits of a reply of the right size for it.
+/// The packed bits of the reply to a request in that layout and of so many rows.
+///
+/// `None` if it is in another layout, or of another number of rows.
 #[cfg(feature = "client")]
 pub(crate) fn reply_payload<'a>(
     bytes: &'a [u8],
-    packing: &Packing,
-    bits: u32,
-) -> Result<(usize, &'a [u8]), MessageError> {
-    payload(bytes, MessageKind::Reply, packing, |rows| reply_len(packing, bits, rows))
+    packings: &[Packing],
+    request: (u8, usize),
+) -> Result<Option<&'a [u8]>, MessageError> {
+    let (kind, set) = (MessageKind::Reply, packings[0].shape.parameters);
+    let (header, payload) = Header::parse(bytes, kind, set)?;
+    let packing = header.packing(kind, packings)?;
+    check_len(kind, packing.reply_len(header.rows), bytes.len())?;
+    Ok((request == (header.layout, header.rows)).then_some(payload))
 }
 
-/// Checks the header, and that the message has exactly the length that follows from it, before anything is allocated.
-fn payload<'a>(
-    bytes: &'a [u8],
-    kind: MessageKind,
-    packing: &Packing,
-    len: impl Fn(usize) -> usize,
-) -> Result<(usize, &'a [u8]), MessageError> {
-    let Some((header, payload)) = bytes.split_first_chunk::<HEADER_LEN>() else {
-        return Err(MessageError::Header { kind, len: bytes.len() });
-    };
-    let [a, b, c, d, version, parameters, low, high] = *header;
-    let (actual, rows, capacity) = ([a, b, c, d], u16::from_le_bytes([low, high]).into(), packing.capacity());
-    if actual != kind.magic() {
-        return Err(MessageError::Magic { kind, actual });
-    }
-    if version != VERSION {
-        return Err(MessageError::Version { kind, version });
-    }
-    if parameters != packing.parameters.id() {
-        return Err(MessageError::Parameters { kind, expected: packing.parameters, actual: parameters });
-    }
-    if !(1..=capacity).contains(&rows) {
-        return Err(MessageError::Rows { kind, rows, capacity });
-    }
-    match len(rows) {
-        expected if expected == bytes.len() => Ok((rows, payload)),
-        expected => Err(MessageError::Length { kind, rows, expected, actual: bytes.len() }),
+/// Body coefficients as a message carries them: the leading bytes of a word.
+pub(crate) fn read_bodies(bytes: &[u8], set: ParameterSet) -> impl ExactSizeIterator<Item = u64> {
+    let len = set.body_len();
+    bytes.chunks_exact(len).map(move |body| {
+        let mut word = [0; 8];
+        word[8 - len..].copy_from_slice(body);
+        u64::from_le_bytes(word)
+    })
+}
+
+/// Appends body coefficients, each rounded to its leading bytes.
+#[cfg(any(test, feature = "client"))]
+pub(crate) fn write_bodies(bodies: &[u64], set: ParameterSet, out: &mut Vec<u8>) {
+    let len = set.body_len();
+    for &body in bodies {
+        out.extend(&leading_bits(body, 8 * len as u32).to_le_bytes()[..len]);
     }
 }
 
-/// The leading `bits` of a coefficient, rounded to nearest: off by at most 2^(63 − bits).
+/// The leading `bits` of a coefficient, rounded to nearest: off by at most 2^(63 − bits), and not at all for all 64.
 pub(crate) fn leading_bits(coefficient: u64, bits: u32) -> u64 {
-    coefficient.wrapping_add(1 << (63 - bits)) >> (64 - bits)
+    match bits {
+        64 => coefficient,
+        _ => coefficient.wrapping_add(1 << (63 - bits)) >> (64 - bits),
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::packing::Layout;
+    use crate::packing::tests::shape;
 
-    fn iris() -> Packing {
-        Packing::new(ParameterSet::N2048TUniform17, 4, 3).unwrap()
-    }
-
-    #[test]
-    fn sizes_are_those_of_the_layout() {
-        assert_eq!(request_len(&iris(), 1), 8 + 32 + 14 * 6);
-        assert_eq!(request_len(&iris(), 150), 8 + 32 + 1802 * 6);
-        assert_eq!(reply_len(&iris(), 26, 1), 8 + (2051 * 26_usize).div_ceil(8));
-        let full = Packing::new(ParameterSet::N2048TUniform17, 1, 2).unwrap();
-        assert_eq!(
-            request_len(&full, full.capacity()),
-            8 + 32 + 2048 * 6,
-            "the window wraps: no coefficient travels twice"
-        );
+    fn iris() -> [Packing; 2] {
+        [(3, 4), (1, 1)]
+            .map(|(outputs, features)| Packing::new(shape(4, 3, (1, 1)), Layout { outputs, features }).unwrap())
     }
 
     #[test]
@@ -247,32 +325,68 @@ mod tests {
                 let error = (leading_bits(x, bits) << (64 - bits)).wrapping_sub(x) as i64;
                 assert!(error.unsigned_abs() <= 1 << (63 - bits));
             }
+            assert_eq!(leading_bits(x, 64), x);
+        }
+    }
+
+    #[test]
+    fn bodies_read_back_within_their_rounding() {
+        let words = crate::bundle::tests::uniform(100, 3);
+        for set in ParameterSet::ALL {
+            let mut bytes = vec![];
+            write_bodies(&words, set, &mut bytes);
+            assert_eq!(bytes.len(), 100 * set.body_len());
+            let rounding = set.body_error() - set.largest_noise();
+            for (read, word) in read_bodies(&bytes, set).zip(&words) {
+                assert!((read.wrapping_sub(*word) as i64).unsigned_abs() <= rounding);
+            }
         }
     }
 
     #[test]
     fn each_fault_has_its_error() {
-        let packing = iris();
-        let whole =
-            [&header(MessageKind::Request, packing.parameters, 2)[..], &vec![0; request_len(&packing, 2) - 8]].concat();
-        let kind = MessageKind::Request;
-        let error = |bytes: &[u8]| RequestParts::parse(bytes, &packing).unwrap_err();
+        let packings = iris();
+        let (kind, set) = (MessageKind::Request, ParameterSet::N2048TUniform17);
+        let mut whole = header(kind, set, 0, 2).to_vec();
+        whole.resize(packings[0].request_len(2), 0);
+        let error = |bytes: &[u8]| RequestParts::parse(bytes, &packings).unwrap_err();
         let with = |at: usize, byte: u8| {
             let mut bytes = whole.clone();
             bytes[at] = byte;
             error(&bytes)
         };
-        assert_eq!(RequestParts::parse(&whole, &packing).unwrap().rows, 2);
-        assert_eq!(error(&whole[..7]), MessageError::Header { kind, len: 7 });
+        let parsed = RequestParts::parse(&whole, &packings).unwrap();
+        assert_eq!((parsed.layout, parsed.rows, parsed.bodies.len()), (0, 2, 26 * 6));
+        assert_eq!(error(&whole[..8]), MessageError::Header { kind, len: 8 });
         assert_eq!(with(3, b'p'), MessageError::Magic { kind, actual: *b"clrp" });
         assert_eq!(with(4, 2), MessageError::Version { kind, version: 2 });
-        assert_eq!(with(5, 9), MessageError::Parameters { kind, expected: packing.parameters, actual: 9 });
-        assert_eq!(with(6, 0), MessageError::Rows { kind, rows: 0, capacity: 170 });
-        assert_eq!(with(6, 171), MessageError::Rows { kind, rows: 171, capacity: 170 });
-        assert_eq!(with(6, 3), MessageError::Length { kind, rows: 3, expected: 268, actual: 196 });
+        assert_eq!(with(5, 9), MessageError::Parameters { kind, expected: set, actual: 9 });
+        assert_eq!(with(6, 2), MessageError::Layout { kind, layout: 2, layouts: 2 });
+        assert_eq!(with(7, 0), MessageError::Rows { kind, rows: 0, capacity: 170 });
+        assert_eq!(with(7, 171), MessageError::Rows { kind, rows: 171, capacity: 170 });
+        let (len, actual) = (packings[0].request_len(3), whole.len());
+        assert_eq!(with(7, 3), MessageError::Length { kind, expected: len, actual });
+        let longer = [&whole[..], &[0]].concat();
+        assert_eq!(error(&longer), MessageError::Length { kind, expected: actual, actual: actual + 1 });
+    }
+
+    #[test]
+    fn a_public_key_has_no_layout_and_no_rows() {
+        let (kind, set) = (MessageKind::PublicKey, ParameterSet::N4096TUniform3);
+        let mut whole = header(kind, set, 0, 0).to_vec();
+        whole.resize(public_key_len(set), 0);
+        assert!(public_key(&whole, set).is_ok());
+        assert_eq!(parameters_of(&whole), Some(set));
+        assert_eq!(parameters_of(&whole[..5]), None);
+        let code = |at: usize| {
+            let mut bytes = whole.clone();
+            bytes[at] ^= 1;
+            public_key(&bytes, set).unwrap_err().code()
+        };
         assert_eq!(
-            error(&[&whole[..], &[0]].concat()),
-            MessageError::Length { kind, rows: 2, expected: 196, actual: 197 }
+            [0, 4, 5, 6, 7].map(code),
+            ["message_magic", "message_version", "message_parameters", "message_layout", "message_rows"]
         );
+        assert_eq!(public_key(&whole[..100], set).unwrap_err().code(), "message_length");
     }
 }

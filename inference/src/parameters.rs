@@ -21,16 +21,24 @@ pub enum ParameterSet {
     /// ```
     #[serde(rename = "n2048-tuniform17")]
     N2048TUniform17,
+    /// N = 4096, noise TUniform(3): beyond 128 bits of security, for the noise is that of tfhe-rs at least.
+    ///
+    /// For this degree tfhe-rs has noise of standard deviation 2^−62·q = 4 (`v0_11/classic/gaussian/p_fail_2_minus_64/ks_pbs.rs`),
+    /// its floor for every degree from 4096 on; that of TUniform(3), its floor in later versions, is 4.6. The Homomorphic
+    /// Encryption Standard (2018, table 1) allows moduli of up to 109 bits for this degree, noise of 3.2 and 128 bits; q has 64.
+    #[serde(rename = "n4096-tuniform3")]
+    N4096TUniform3,
 }
 
 impl ParameterSet {
     /// Every set, in the order of [`id`](Self::id).
-    pub const ALL: [Self; 1] = [Self::N2048TUniform17];
+    pub const ALL: [Self; 2] = [Self::N2048TUniform17, Self::N4096TUniform3];
 
     /// The byte that stands for the set in messages.
     pub const fn id(self) -> u8 {
         match self {
             Self::N2048TUniform17 => 1,
+            Self::N4096TUniform3 => 2,
         }
     }
 
@@ -38,6 +46,7 @@ impl ParameterSet {
     pub const fn name(self) -> &'static str {
         match self {
             Self::N2048TUniform17 => "n2048-tuniform17",
+            Self::N4096TUniform3 => "n4096-tuniform3",
         }
     }
 
@@ -50,6 +59,7 @@ impl ParameterSet {
     pub const fn polynomial_size(self) -> PolynomialSize {
         match self {
             Self::N2048TUniform17 => PolynomialSize(2048),
+            Self::N4096TUniform3 => PolynomialSize(4096),
         }
     }
 
@@ -57,13 +67,32 @@ impl ParameterSet {
     pub const fn noise(self) -> TUniform<u64> {
         match self {
             Self::N2048TUniform17 => TUniform::new(17),
+            Self::N4096TUniform3 => TUniform::new(3),
         }
     }
 
-    /// The most that one transmitted body coefficient differs from a·S + m: its noise, at most 2^t, plus half of what
-    /// [`BODY_BITS`] leave out.
+    /// N.
+    pub(crate) const fn degree(self) -> usize {
+        self.polynomial_size().0
+    }
+
+    /// The bytes of a body coefficient in a message: its leading bits, rounded. Of the first set 16 bits are left out,
+    /// which cost 2^15, a quarter of the noise; where the noise is small, all 64 bits travel.
+    pub(crate) const fn body_len(self) -> usize {
+        match self {
+            Self::N2048TUniform17 => 6,
+            Self::N4096TUniform3 => 8,
+        }
+    }
+
+    /// 2^t, the most that an encryption's noise is.
+    pub(crate) const fn largest_noise(self) -> u64 {
+        1 << self.noise().bound_log2()
+    }
+
+    /// The most that one transmitted body coefficient differs from a·S + m: its noise, plus half of what is left out.
     pub(crate) const fn body_error(self) -> u64 {
-        (1 << self.noise().bound_log2()) + (1 << (63 - BODY_BITS))
+        self.largest_noise() + (1 << (64 - 8 * self.body_len())) / 2
     }
 }
 
@@ -72,10 +101,6 @@ impl fmt::Display for ParameterSet {
         f.write_str(self.name())
     }
 }
-
-/// The leading bits of a body coefficient that a request carries, rounded. The 16 left out cost 2^15, a quarter of the
-/// noise.
-pub(crate) const BODY_BITS: u32 = 48;
 
 #[cfg(test)]
 mod tests {
@@ -93,5 +118,6 @@ mod tests {
     #[test]
     fn a_body_is_off_by_at_most_its_noise_and_its_rounding() {
         assert_eq!(ParameterSet::N2048TUniform17.body_error(), (1 << 17) + (1 << 15));
+        assert_eq!(ParameterSet::N4096TUniform3.body_error(), 1 << 3);
     }
 }

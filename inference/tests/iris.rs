@@ -5,8 +5,8 @@
 use std::fs;
 
 use cloister_inference::{
-    Bundle, Description, EncryptError, Evaluator, FeatureRange, ImportOptions, Imported, Prediction, Scratch, Session,
-    import,
+    Bundle, Description, EncryptError, Evaluator, FeatureRange, ImportOptions, Imported, Prediction, PublicKey,
+    Scratch, Session, import,
 };
 
 fn data(name: &str) -> Vec<u8> {
@@ -40,6 +40,7 @@ impl Table {
             name: name.clone(),
             low: column(index).fold(f64::INFINITY, f64::min),
             high: column(index).fold(f64::NEG_INFINITY, f64::max),
+            step: None,
         };
         self.header[..self.header.len() - 1].iter().enumerate().map(range).collect()
     }
@@ -59,7 +60,8 @@ fn predict(bundle: &Bundle, rows: &[Vec<f64>]) -> Vec<Prediction> {
     let evaluator = Evaluator::new(&Bundle::from_bytes(&bundle.to_bytes()).unwrap());
     let mut session = Session::new(&description);
     let request = session.encrypt(rows).unwrap();
-    let reply = evaluator.evaluate(request.bytes(), &mut Scratch::default()).unwrap();
+    let key = PublicKey::from_bytes(session.public_key()).unwrap();
+    let reply = evaluator.evaluate(request.bytes(), &key, &mut Scratch::default()).unwrap();
     let logits = session.decrypt(&request, &reply).unwrap();
     logits.into_iter().map(|logits| Prediction::new(&description, logits)).collect()
 }
@@ -105,9 +107,9 @@ fn rows_travel_alone_as_well_as_together() {
 #[test]
 fn messages_and_files_are_small() {
     let bundle = imported().bundle;
-    assert_eq!(bundle.rows_per_request(), 170);
-    assert_eq!((bundle.request_len(1), bundle.request_len(150)), (124, 10_852));
-    assert_eq!((bundle.reply_len(1), bundle.reply_len(150)), (6_931, 8_439));
+    assert_eq!(bundle.rows_per_request(), 2048);
+    assert_eq!((bundle.request_len(1), bundle.request_len(150)), (141, 10_869));
+    assert_eq!((bundle.reply_len(1), bundle.reply_len(150)), (7_188, 8_752));
     assert!(bundle.to_bytes().len() < 1000);
 }
 
@@ -140,20 +142,22 @@ fn a_value_out_of_range_names_its_column() {
 fn hostile_requests_and_bundles_get_specific_errors() {
     let bundle = imported().bundle;
     let (evaluator, mut scratch) = (Evaluator::new(&bundle), Scratch::default());
-    let request = Session::new(bundle.description()).encrypt(&[[5.1, 3.5, 1.4, 0.2]]).unwrap();
+    let mut session = Session::new(bundle.description());
+    let key = PublicKey::from_bytes(session.public_key()).unwrap();
+    let request = session.encrypt(&[[5.1, 3.5, 1.4, 0.2]]).unwrap();
     for len in 0..request.bytes().len() {
-        let code = evaluator.evaluate(&request.bytes()[..len], &mut scratch).unwrap_err().code();
-        assert_eq!(code, if len < 8 { "message_too_short" } else { "message_length" });
+        let code = evaluator.evaluate(&request.bytes()[..len], &key, &mut scratch).unwrap_err().code();
+        assert_eq!(code, if len < 9 { "message_too_short" } else { "message_length" });
     }
-    for bit in 0..64 {
+    for bit in 0..72 {
         let mut flipped = request.bytes().to_vec();
         flipped[bit / 8] ^= 1 << (bit % 8);
-        let code = evaluator.evaluate(&flipped, &mut scratch).unwrap_err().code();
+        let code = evaluator.evaluate(&flipped, &key, &mut scratch).unwrap_err().code();
         assert!(code.starts_with("message_"), "{bit}: {code}");
     }
     let bytes = bundle.to_bytes();
     for len in 0..bytes.len() {
         assert_eq!(Bundle::from_bytes(&bytes[..len]).unwrap_err().code(), "format_malformed", "{len}");
     }
-    assert_eq!(Bundle::from_bytes(&vec![0xa0; 1 << 20]).unwrap_err().code(), "format_too_large");
+    assert_eq!(Bundle::from_bytes(&vec![0xa0; 50 << 20]).unwrap_err().code(), "format_too_large");
 }

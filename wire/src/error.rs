@@ -15,6 +15,10 @@ pub enum ErrorCode {
     PlaintextRefused,
     /// The ciphertext does not conform to the model.
     CiphertextRefused,
+    /// The ciphertext names a public key that was not sent on this connection, or that was displaced by later ones.
+    PublicKeyMissing,
+    /// The model has returned as many logits as its owner allows.
+    BudgetSpent,
     /// There is nothing at this path.
     NotFound,
     /// No model of this name is served.
@@ -35,7 +39,8 @@ impl ErrorCode {
     /// The HTTP status that carries this code (RFC 9110 §15).
     pub const fn status(self) -> u16 {
         match self {
-            Self::BadRequest | Self::PlaintextRefused | Self::CiphertextRefused => 400,
+            Self::BadRequest | Self::PlaintextRefused | Self::CiphertextRefused | Self::PublicKeyMissing => 400,
+            Self::BudgetSpent => 403,
             Self::NotFound | Self::UnknownModel => 404,
             Self::MethodNotAllowed => 405,
             Self::Deadline => 408,
@@ -51,6 +56,8 @@ impl ErrorCode {
             Self::BadRequest => "bad_request",
             Self::PlaintextRefused => "plaintext_refused",
             Self::CiphertextRefused => "ciphertext_refused",
+            Self::PublicKeyMissing => "public_key_missing",
+            Self::BudgetSpent => "budget_spent",
             Self::NotFound => "not_found",
             Self::UnknownModel => "unknown_model",
             Self::MethodNotAllowed => "method_not_allowed",

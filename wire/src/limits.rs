@@ -4,12 +4,16 @@ use std::time::Duration;
 
 /// Bytes of a client's nonce.
 pub const NONCE_BYTES: usize = 32;
-/// Largest request body. A full ciphertext of the one-polynomial parameter set is 16 kB.
-pub const MAX_REQUEST_BYTES: usize = 64 * 1024;
-/// Largest response body that a client reads.
-pub const MAX_RESPONSE_BYTES: usize = 1024 * 1024;
+/// What a request body may have beside its ciphertext: the JSON header, and a public key of 12 to 33 kB.
+pub const BESIDE_CIPHERTEXT_BYTES: usize = 64 * 1024;
+/// Largest request body of any service. Each accepts only as much as its largest model asks for.
+pub const MAX_REQUEST_BYTES: usize = (4 << 20) + BESIDE_CIPHERTEXT_BYTES;
+/// Largest response body that a client reads: a ciphertext of 4 MiB, or a model's description of 6 MiB in base64.
+pub const MAX_RESPONSE_BYTES: usize = 9 << 20;
 /// Largest JSON part of an inference message.
 pub const MAX_HEADER_BYTES: usize = 4096;
+/// Public keys that a service keeps per connection: one for each model in use, as far as a client needs more than one.
+pub const KEYS_PER_CONNECTION: usize = 2;
 /// Longest `id` of an inference request, bytes.
 pub const MAX_ID_BYTES: usize = 64;
 

@@ -8,6 +8,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::{error::ErrorCode, limits};
 
+/// The request tensor that carries the public key of the session, where the service does not have it yet.
+pub const PUBLIC_KEY: &str = "public_key";
 /// The tensor that carries a ciphertext, in requests and responses.
 pub const CIPHERTEXT: &str = "ciphertext";
 /// The response tensor that carries the signed receipt.
@@ -28,6 +30,8 @@ pub struct Framed {
 pub struct InferRequest<'a> {
     /// The caller's own name for this request, echoed in the answer.
     pub id: Option<&'a str>,
+    /// The public key's message of `cloister-inference`: once per connection.
+    pub public_key: Option<&'a [u8]>,
     /// The ciphertext message of `cloister-inference`.
     pub ciphertext: &'a [u8],
 }
@@ -35,12 +39,14 @@ pub struct InferRequest<'a> {
 impl<'a> InferRequest<'a> {
     /// The request as it is sent.
     pub fn to_framed(&self) -> Framed {
+        let key = self.public_key.map(|key| (PUBLIC_KEY, key));
+        let (names, tensors): (Vec<_>, Vec<_>) = key.into_iter().chain([(CIPHERTEXT, self.ciphertext)]).unzip();
         let header = RequestHeader {
             id: self.id,
-            inputs: vec![TensorHeader::bytes(CIPHERTEXT, self.ciphertext)],
+            inputs: names.into_iter().zip(&tensors).map(|(name, tensor)| TensorHeader::bytes(name, tensor)).collect(),
             outputs: [CIPHERTEXT, RECEIPT].map(RequestedOutput::binary).into(),
         };
-        frame(&header, &[self.ciphertext])
+        frame(&header, &tensors)
     }
 
     /// Reads a request. `header_length` is `None` where the HTTP header was absent and the body is JSON alone.
@@ -55,8 +61,11 @@ impl<'a> InferRequest<'a> {
                 return Err(MessageError::Plaintext { tensor: excerpt(input.name), datatype: excerpt(input.datatype) });
             }
         }
-        let [ciphertext] = elements(&header.inputs, tensors, [CIPHERTEXT])?;
-        Ok(Self { id: header.id, ciphertext })
+        let (public_key, ciphertext) = match header.inputs.len() {
+            2 => elements(&header.inputs, tensors, [PUBLIC_KEY, CIPHERTEXT]).map(|[key, text]| (Some(key), text))?,
+            _ => elements(&header.inputs, tensors, [CIPHERTEXT]).map(|[text]| (None, text))?,
+        };
+        Ok(Self { id: header.id, public_key, ciphertext })
     }
 }
 
@@ -126,7 +135,7 @@ pub struct ModelMetadata {
     pub versions: Vec<String>,
     /// What evaluates it.
     pub platform: String,
-    /// One ciphertext.
+    /// A public key, once per connection, and a ciphertext.
     pub inputs: Vec<TensorMetadata>,
     /// A ciphertext and a receipt.
     pub outputs: Vec<TensorMetadata>,
@@ -160,7 +169,7 @@ impl ModelMetadata {
             name: name.into(),
             versions: vec![version.into()],
             platform: platform.into(),
-            inputs: vec![tensor(CIPHERTEXT)],
+            inputs: vec![tensor(PUBLIC_KEY), tensor(CIPHERTEXT)],
             outputs: vec![tensor(CIPHERTEXT), tensor(RECEIPT)],
             parameters: ModelParameters { cloister_description: description_base64 },
         }
@@ -353,14 +362,18 @@ mod tests {
     use super::*;
 
     fn request() -> Framed {
-        InferRequest { id: Some("r-1"), ciphertext: b"cipher" }.to_framed()
+        InferRequest { id: Some("r-1"), public_key: Some(b"key"), ciphertext: b"cipher" }.to_framed()
     }
 
     #[test]
     fn requests_and_responses_round_trip() {
         let framed = request();
         let parsed = InferRequest::parse(Some(framed.header_length), &framed.body).unwrap();
-        assert_eq!(parsed, InferRequest { id: Some("r-1"), ciphertext: b"cipher" });
+        let sent = InferRequest { id: Some("r-1"), public_key: Some(b"key"), ciphertext: b"cipher" };
+        assert_eq!(parsed, sent);
+        let without = InferRequest { public_key: None, ..sent };
+        let framed = without.to_framed();
+        assert_eq!(InferRequest::parse(Some(framed.header_length), &framed.body).unwrap(), without);
 
         let response = InferResponse {
             model_name: "iris",

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use clap::{Args, Subcommand};
 use cloister_attestation::Sha384;
 use cloister_client::{Table, TableError};
-use cloister_inference::{Bundle, FeatureRange, ImportError, ImportOptions, SelfCheck, import};
+use cloister_inference::{Bundle, FeatureRange, ImportError, ImportOptions, PublicKey, SelfCheck, import};
 use serde_json::{Value, json};
 
 use super::{
@@ -32,6 +32,18 @@ pub(crate) struct Import {
     /// Largest distance of a decrypted logit from the model's own, proved
     #[arg(long, value_name = "E", default_value_t = 1e-3)]
     precision: f64,
+    /// How much the noise of replies may tell of the model beside its logits, for each row: a probability such as 2^-30
+    /// or 1e-9; without it, as little as the precision leaves room for. Smaller ones cost bytes and time
+    #[arg(long, value_name = "P", value_parser = probability)]
+    model_privacy: Option<f64>,
+    /// The most logits that an enclave returns of this model, from boot to end; with d+1 of a class its weights can be
+    /// solved for
+    #[arg(long, value_name = "LOGITS")]
+    budget: Option<u64>,
+    /// Declare that a column's values are multiples of STEP away from its least value in --ranges; others are refused.
+    /// Fine precisions cost less so. May be given several times
+    #[arg(long, value_name = "COLUMN=STEP", value_parser = grid, requires = "ranges")]
+    grid: Vec<(String, f64)>,
     /// CSV file whose numeric columns, in the order of the training columns, name the features and give their ranges
     /// (widened by 10 % of the span on each side); without it, 8 standard deviations around the scaler's means
     #[arg(long, value_name = "DATA.csv")]
@@ -78,7 +90,9 @@ impl Import {
             name: self.name.clone().unwrap_or_else(|| stem(&self.out)),
             version: self.model_version.clone(),
             precision: self.precision,
-            ranges: self.ranges.as_deref().map(ranges).transpose()?,
+            model_privacy: self.model_privacy,
+            budget: self.budget,
+            ranges: self.ranges.as_deref().map(|path| self.declared(path)).transpose()?,
             feature_names: None,
         };
         let imported = import(&onnx, &options).map_err(|error| {
@@ -92,6 +106,44 @@ impl Import {
         output.set("self_check", largest_difference);
         output.line(format!("self-check: on {rows} random rows at most {largest_difference:.2e} from the ONNX graph"));
         Ok(())
+    }
+}
+
+impl Import {
+    /// Names, ranges and grids of the numeric columns of a CSV file.
+    fn declared(&self, path: &Path) -> Result<Vec<FeatureRange>, Failure> {
+        let mut declared = ranges(path)?;
+        for (name, step) in &self.grid {
+            let column = declared.iter_mut().find(|range| range.name == *name);
+            let column = column.ok_or_else(|| {
+                Failure::bad_input(
+                    "no_column",
+                    format!("--grid names the column {name:?}, which {} does not have", path.display()),
+                    "Name a numeric column of that file.",
+                )
+            })?;
+            column.step = Some(*step);
+        }
+        Ok(declared)
+    }
+}
+
+/// A number between 0 and 1, as a decimal or as a power of two.
+fn probability(text: &str) -> Result<f64, String> {
+    let number = match text.strip_prefix("2^-") {
+        Some(exponent) => exponent.parse().ok().map(|exponent: u16| (-f64::from(exponent)).exp2()),
+        None => text.parse().ok(),
+    };
+    number
+        .filter(|p| (0.0..1.0).contains(p) && *p > 0.0)
+        .ok_or_else(|| "give a number between 0 and 1, such as 2^-30".into())
+}
+
+fn grid(text: &str) -> Result<(String, f64), String> {
+    let (column, step) = text.rsplit_once('=').ok_or("give COLUMN=STEP")?;
+    match step.parse() {
+        Ok(step) if step > 0.0 && f64::is_finite(step) => Ok((column.to_owned(), step)),
+        _ => Err(format!("{step:?} is no positive number")),
     }
 }
 
@@ -155,10 +207,47 @@ fn show(bundle: &Bundle, output: &mut Output) {
         ledger.insert(term.to_owned(), value.into());
     }
     output.set("ledger", ledger);
-    let (one, full) = (description.request_len(1), description.request_len(rows));
-    output.line(format!(
-        "one row: {one} bytes up, {} down; {rows} rows in one request: {full} up, {} down; no evaluation key",
-        description.reply_len(1),
-        description.reply_len(rows)
-    ));
+    show_costs(bundle, output);
+}
+
+/// What the arithmetic is, and what it costs and gives away.
+fn show_costs(bundle: &Bundle, output: &mut Output) {
+    let (description, rows) = (bundle.description(), bundle.rows_per_request());
+    let (scale, limbs) = (description.scale(), description.limbs());
+    let mode = match scale.is_exact() {
+        true => format!(
+            "exact: integer logits are decrypted without error ({} × {} digits of features and weights)",
+            limbs.features.count, limbs.weights.count
+        ),
+        false => "interval: logits are decrypted with noise, which the bound includes".to_owned(),
+    };
+    output.line(format!("arithmetic: {}, {mode}", description.parameters()));
+    output.set("exact", scale.is_exact());
+    for rows in [1, rows] {
+        let (up, down) = (description.request_len(rows), description.reply_len(rows));
+        output.line(format!("{rows} rows in one request: {up} bytes up, {down} down; no evaluation key"));
+    }
+    output.set("request_bytes", description.request_len(1));
+    output.set("reply_bytes", description.reply_len(1));
+    output.set("public_key_bytes", PublicKey::len(description.parameters()));
+    output.line(format!("public key, once per connection: {} bytes", PublicKey::len(description.parameters())));
+
+    let distance = bundle.distance_per_row();
+    output.set("model_privacy", distance);
+    output.line(match distance {
+        1.0.. => "model privacy: none; the noise of replies may give the weights away".to_owned(),
+        _ => format!(
+            "model privacy: beside its logits, a row's reply tells of the weights at most 2^{:.1} (statistical distance, to \
+             clients that follow the protocol)",
+            distance.log2()
+        ),
+    });
+    output.set("budget", description.budget());
+    match description.budget() {
+        Some(logits) => output.line(format!("budget: {logits} logits from boot to end")),
+        None => output.line(format!(
+            "budget: none; {} rows are enough to solve for a class's weights, as precisely as logits are published",
+            description.features().len() + 1
+        )),
+    }
 }

@@ -3,12 +3,12 @@
 use zeroize::Zeroizing;
 
 use super::error::EncryptError;
-use crate::bound::{power_of_ten, power_of_two};
+use crate::bound::power_of_ten;
 use crate::description::{Description, Feature};
 
 impl Description {
-    /// x̃_j = round((x_j − c_j)/h_j · M) for every feature of every row, with c_j the centre and h_j the half width of
-    /// the feature's range; so |x̃_j| ≤ M.
+    /// x̃_j = round((x_j − c_j)/h_j · M_j) for every feature of every row, with c_j the centre and h_j the half width of
+    /// the feature's range; so |x̃_j| ≤ M_j.
     pub fn encode(&self, rows: &[impl AsRef<[f64]>]) -> Result<Vec<Zeroizing<Vec<i64>>>, EncryptError> {
         rows.iter().enumerate().map(|(index, row)| self.encode_row(index, row.as_ref())).collect()
     }
@@ -18,21 +18,27 @@ impl Description {
         if expected != found {
             return Err(EncryptError::WrongWidth { row: index, expected, found });
         }
-        let scale = power_of_two(self.scale().features as i32);
+        let bits = self.scale().features;
         // Room for all from the start: a vector that grows leaves its old contents behind.
         let mut encoded = Zeroizing::new(Vec::with_capacity(expected));
         for (feature, &value) in self.features().iter().zip(row) {
             check_value(feature, index, value)?;
-            encoded.push(((value - feature.centre()) / feature.half_width() * scale).round_ties_even() as i64);
+            let exact = (value - feature.centre()) / feature.half_width() * feature.reach(bits) as f64;
+            let rounded = exact.round_ties_even();
+            if (exact - rounded).abs() > feature.rounding(bits) {
+                let (column, step, low) = (feature.name.clone(), feature.step.unwrap_or_default(), feature.low);
+                return Err(EncryptError::OffGrid { row: index, column, value, low, step });
+            }
+            encoded.push(rounded as i64);
         }
         Ok(encoded)
     }
 
     /// The published logit of an integer one, L·2^−(m+w), rounded to the description's decimals: the float64 nearest to
     /// that decimal number.
-    pub fn publish(&self, logit: i64) -> f64 {
+    pub fn publish(&self, logit: i128) -> f64 {
         let (ten, shift) = (power_of_ten(self.decimals()), self.scale().logit_bits());
-        let decimal = ((i128::from(logit) * i128::from(ten)) + (1 << (shift - 1))) >> shift;
+        let decimal = (logit * i128::from(ten) + (1 << (shift - 1))) >> shift;
         decimal as f64 / ten as f64
     }
 }
@@ -111,7 +117,7 @@ mod tests {
         assert_eq!(description.publish((1 << 40) / 3), 0.333);
         assert_eq!(description.publish(-(1 << 40) / 3), -0.333);
         for logit in uniform(1000, 1).into_iter().map(|word| word as i64) {
-            let published = description.publish(logit);
+            let published = description.publish(logit.into());
             assert_eq!(published, format!("{published:.3}").parse::<f64>().unwrap(), "a float64 nearest to a decimal");
             let exact = logit as f64 / (1u64 << 40) as f64;
             assert!((published - exact).abs() <= 0.5e-3 + exact.abs() * f64::EPSILON, "{published} for {exact}");

@@ -50,6 +50,20 @@ pub enum EncryptError {
         /// The greatest.
         high: f64,
     },
+    /// A value between the points of a grid.
+    #[error("row {row}, column {column:?}: {value} is not {low} plus a multiple of {step}")]
+    OffGrid {
+        /// Counted from 0.
+        row: usize,
+        /// The column's name.
+        column: String,
+        /// The value.
+        value: f64,
+        /// The first point.
+        low: f64,
+        /// From one point to the next.
+        step: f64,
+    },
 }
 
 impl EncryptError {
@@ -60,6 +74,7 @@ impl EncryptError {
             Self::WrongWidth { .. } => "wrong_width",
             Self::NotFinite { .. } => "not_finite",
             Self::OutOfRange { .. } => "out_of_range",
+            Self::OffGrid { .. } => "off_grid",
         }
     }
 
@@ -69,6 +84,9 @@ impl EncryptError {
             Self::TooManyRows { capacity, .. } => format!("send at least one row, and at most {capacity} at a time"),
             Self::WrongWidth { .. } => "give one value per column, in the order of the model's description".into(),
             Self::NotFinite { .. } => "fill in missing values as the model was trained, or leave the row out".into(),
+            Self::OffGrid { step, .. } => {
+                format!("round the value to a multiple of {step}, or ask for a model without a grid for this column")
+            }
             Self::OutOfRange { low, high, .. } => {
                 format!(
                     "check the value and its unit, clip it to {low} or {high}, or ask for a model with a wider range"
@@ -85,14 +103,9 @@ pub enum DecryptError {
     /// It is not a reply from this model.
     #[error(transparent)]
     Reply(#[from] MessageError),
-    /// It answers another request.
-    #[error("the reply is about {actual} rows, the request had {expected}")]
-    Rows {
-        /// The request's.
-        expected: usize,
-        /// The reply's.
-        actual: usize,
-    },
+    /// It answers another request: one of another number of rows, or in another layout.
+    #[error("the reply is to another request: it has other rows, or another layout")]
+    OtherRequest,
     /// It decrypts to what no honest evaluation gives.
     #[error(
         "the reply does not decrypt within the model's proven bound: this is not an honest evaluation of the request"
@@ -105,7 +118,7 @@ impl DecryptError {
     pub fn code(&self) -> &'static str {
         match self {
             Self::Reply(error) => error.code(),
-            Self::Rows { .. } => "reply_rows",
+            Self::OtherRequest => "reply_to_another_request",
             Self::OutOfBound => "reply_out_of_bound",
         }
     }
@@ -114,7 +127,7 @@ impl DecryptError {
     pub fn remedy(&self) -> String {
         match self {
             Self::Reply(error) => error.remedy(),
-            Self::Rows { .. } | Self::OutOfBound => {
+            Self::OtherRequest | Self::OutOfBound => {
                 "do not send the data again; keep the reply and its receipt, and report the evaluator".into()
             }
         }

@@ -3,7 +3,6 @@
 mod encoding;
 mod error;
 mod prediction;
-mod random;
 mod secret_key;
 mod session;
 

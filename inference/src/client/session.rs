@@ -2,25 +2,24 @@
 
 use std::fmt;
 
-use tfhe::core_crypto::commons::math::random::{RandomGenerator, Seed};
-use tfhe::core_crypto::prelude::DefaultRandomGenerator;
 use zeroize::Zeroizing;
 
 use super::error::{DecryptError, EncryptError};
-use super::random;
-use super::secret_key::{ContinuedMask, SecretKey};
+use super::secret_key::SecretKey;
+use crate::binary::{Buffers, Factor};
 use crate::bits::unpack;
 use crate::description::Description;
-use crate::mask::{self, SEED_LEN};
-use crate::message::{self, BODY_LEN, MessageKind, leading_bits};
+use crate::mask::Keystream;
+use crate::message::{self, MessageKind};
 use crate::packing::Packing;
-use crate::parameters::BODY_BITS;
+use crate::parameters::ParameterSet;
+use crate::public_key::KeyId;
+use crate::random::{self, Noise};
 
 /// Encrypts rows and decrypts answers under a secret key of its own, which is made with it and dies with it.
 ///
-/// Make one per connection. The key, encoded features and all that would reveal them are erased from memory after use;
-/// the state of tfhe's noise generator is not, as it offers no way to. There is no copy of a session, and no file of
-/// it:
+/// Make one per connection. The key, encoded features, the state of the noise's generator and all else that would reveal
+/// them are erased from memory after use. There is no copy of a session, and no file of it:
 ///
 /// ```compile_fail,E0277
 /// fn copy<T: Clone>() {}
@@ -29,13 +28,17 @@ use crate::parameters::BODY_BITS;
 pub struct Session {
     description: Description,
     key: SecretKey,
-    noise: RandomGenerator<DefaultRandomGenerator>,
+    public_key: Vec<u8>,
+    noise: Noise,
+    mask: Factor,
+    buffers: Buffers,
 }
 
 /// An encrypted request, and what is needed to read its answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Request {
     bytes: Vec<u8>,
+    layout: u8,
     rows: usize,
 }
 
@@ -58,11 +61,36 @@ impl Session {
     ///
     /// If the machine has no source of entropy.
     pub fn new(description: &Description) -> Self {
-        Self {
+        let parameters = description.parameters();
+        let mut session = Self {
             description: description.clone(),
-            key: SecretKey::generate(description.parameters()),
-            noise: noise_generator(),
-        }
+            key: SecretKey::generate(parameters),
+            public_key: vec![],
+            noise: Noise::new(),
+            mask: Factor::new(parameters, |_| ()),
+            buffers: Buffers::default(),
+        };
+        session.public_key = session.encrypt_zero(parameters);
+        session
+    }
+
+    /// The public key's message: seed and body of an encryption of zero, with which the evaluator makes replies anew. To
+    /// be sent before the first request, or with it.
+    pub fn public_key(&self) -> &[u8] {
+        &self.public_key
+    }
+
+    fn encrypt_zero(&mut self, parameters: ParameterSet) -> Vec<u8> {
+        let mut body = Zeroizing::new(vec![0; parameters.degree()]);
+        let seed = random::seed();
+        self.mask.refill(parameters, |mask| Keystream::new(&seed).fill(mask));
+        let all = (body.len(), body.len());
+        self.key.multiply(&self.mask, 0, all, &mut body, &mut self.buffers);
+        self.noise.add_t_uniform(parameters.noise(), &mut body);
+        let mut bytes = message::header(MessageKind::PublicKey, parameters, 0, 0).to_vec();
+        bytes.extend(seed);
+        message::write_bodies(&body, parameters, &mut bytes);
+        bytes
     }
 
     /// What the session was made for.
@@ -72,74 +100,108 @@ impl Session {
 
     /// Encrypts rows of features, each in the order of the description.
     ///
-    /// 1. Encode: m ← the x̃ of the rows on their coefficients.
-    /// 2. a ← the mask of a fresh seed.
+    /// 1. Encode: the x̃ of the rows, and their digits; choose a layout.
+    /// 2. For each block of features: m ← 2^δ·x̃ on their coefficients; a ← the next mask of a fresh seed.
     /// 3. b ← a·S + e + m on the window, e from TUniform(t).
-    /// 4. Send the seed and the leading 48 bits of b.
+    /// 4. Send the seed and the leading bits of every b.
     pub fn encrypt(&mut self, rows: &[impl AsRef<[f64]>]) -> Result<Request, EncryptError> {
-        let packing = *self.description.packing();
-        if !(1..=packing.capacity()).contains(&rows.len()) {
-            return Err(EncryptError::TooManyRows { rows: rows.len(), capacity: packing.capacity() });
+        let capacity = self.description.rows_per_request();
+        if !(1..=capacity).contains(&rows.len()) {
+            return Err(EncryptError::TooManyRows { rows: rows.len(), capacity });
         }
-        let mut bodies = Zeroizing::new(vec![0; packing.bodies(rows.len())]);
         let encoded = self.description.encode(rows)?;
+        let (layout, &packing) = self.description.packing_for(rows.len());
+        let mut plain = self.place(&packing, &encoded);
 
-        let seed = fresh_seed();
-        self.mask_bodies(&seed, &packing, &mut bodies);
-        self.noise.unsigned_integer_slice_wrapping_add_random_from_distribution_assign(
-            &mut bodies,
-            packing.parameters.noise(),
-        );
-        for (r, row) in encoded.iter().enumerate() {
-            for (j, &x) in row.iter().enumerate() {
-                let body = &mut bodies[packing.lead() + packing.input(r, j)];
-                *body = body.wrapping_add(x as u64);
-            }
+        let (seed, parameters) = (random::seed(), packing.shape.parameters);
+        let mut bytes = Vec::with_capacity(packing.request_len(rows.len()));
+        bytes.extend(message::header(MessageKind::Request, parameters, layout, rows.len()));
+        bytes.extend(KeyId::of(&self.public_key).0);
+        bytes.extend(seed);
+        let mut stream = Keystream::new(&seed);
+        for bodies in plain.chunks_exact_mut(packing.bodies(rows.len())) {
+            self.mask.refill(parameters, |mask| stream.fill(mask));
+            self.add_masks(&packing, bodies);
+            self.noise.add_t_uniform(parameters.noise(), bodies);
+            message::write_bodies(bodies, parameters, &mut bytes);
         }
-
-        Ok(Request { bytes: write_request(&packing, rows.len(), &seed, &bodies), rows: rows.len() })
+        Ok(Request { bytes, layout, rows: rows.len() })
     }
 
-    /// `bodies` ← a·S on the window: its coefficients below zero are the last of the polynomial.
-    fn mask_bodies(&self, seed: &[u8; SEED_LEN], packing: &Packing, bodies: &mut [u64]) {
-        let mask = ContinuedMask::new(packing.parameters, |a| mask::expand(seed, a));
+    /// m of every block, one after the other.
+    fn place(&self, packing: &Packing, encoded: &[Zeroizing<Vec<i64>>]) -> Zeroizing<Vec<u64>> {
+        let (bodies, shift) = (packing.bodies(encoded.len()), self.description.scale().shift);
+        let digits = self.description.limbs().features;
+        let mut plain = Zeroizing::new(vec![0; packing.blocks() * bodies]);
+        for (row, features) in encoded.iter().enumerate() {
+            for (feature, &x) in features.iter().enumerate() {
+                for (limb, digit) in digits.of_word(x).enumerate() {
+                    let (block, at) = packing.input(packing.limb_rows(row) + limb, feature);
+                    plain[block * bodies + packing.lead() + at] = (digit as u64) << shift;
+                }
+            }
+        }
+        plain
+    }
+
+    /// `bodies` += a·S on the window: its coefficients below zero are the last of the polynomial.
+    fn add_masks(&mut self, packing: &Packing, bodies: &mut [u64]) {
         let (below_zero, above) = bodies.split_at_mut(packing.lead());
-        self.key.multiply(&mask, packing.degree() - packing.lead(), below_zero);
-        self.key.multiply(&mask, 0, above);
+        let mut multiply = |first: usize, out: &mut [u64]| {
+            let all = (out.len(), out.len());
+            self.key.multiply(&self.mask, first, all, out, &mut self.buffers);
+        };
+        multiply(packing.degree() - packing.lead(), below_zero);
+        multiply(0, above);
     }
 
     /// The published logits of each row of a request, from the reply to it.
     ///
     /// An error means that the evaluator is not what it should be. Do not send the same rows again under this session.
-    pub fn decrypt(&self, request: &Request, reply: &[u8]) -> Result<Vec<Vec<f64>>, DecryptError> {
-        let logits = self.decrypt_integers(request, reply)?;
+    pub fn decrypt(&mut self, request: &Request, reply: &[u8]) -> Result<Vec<Vec<f64>>, DecryptError> {
+        let outputs = self.decrypt_outputs(request, reply)?;
         let limit = self.description.limit();
-        if logits.iter().any(|logit| logit.unsigned_abs() > limit) {
+        if outputs.iter().any(|output| output.unsigned_abs() > limit) {
             return Err(DecryptError::OutOfBound);
         }
-        let publish = |row: &[i64]| row.iter().map(|&logit| self.description.publish(logit)).collect();
-        Ok(logits.chunks(self.description.packing().classes()).map(publish).collect())
+        let shift = self.description.scale().shift;
+        let half = (1 << shift) >> 1;
+        let rounded: Zeroizing<Vec<i64>> =
+            Zeroizing::new(outputs.iter().map(|output| (output + half) >> shift).collect());
+        let publish = |row: &[i64]| {
+            let logits = self.description.limbs().recombine(row);
+            logits.into_iter().map(|logit| self.description.publish(logit)).collect()
+        };
+        Ok(rounded.chunks_exact(rounded.len() / request.rows).map(publish).collect())
     }
 
-    /// L + e ← b' − a'·S on the outputs.
-    fn decrypt_integers(&self, request: &Request, reply: &[u8]) -> Result<Zeroizing<Vec<i64>>, DecryptError> {
-        let (packing, bits) = (self.description.packing(), self.description.scale().reply);
-        let (rows, payload) = message::reply_payload(reply, packing, bits)?;
-        if rows != request.rows {
-            return Err(DecryptError::Rows { expected: request.rows, actual: rows });
-        }
+    /// 2^δ·L + e ← b' − a'·S on the outputs: for every row and limb of its features, those of every logit and limb of the
+    /// weights.
+    fn decrypt_outputs(&mut self, request: &Request, reply: &[u8]) -> Result<Zeroizing<Vec<i64>>, DecryptError> {
+        let Self { description, key, mask, buffers, .. } = self;
+        let (packings, bits) = (description.packings(), description.scale().reply);
+        let payload = message::reply_payload(reply, packings, (request.layout, request.rows))?;
+        let payload = payload.ok_or(DecryptError::OtherRequest)?;
+        let packing = &packings[usize::from(request.layout)];
+        let (rows, outputs, kappa) = (packing.limb_rows(request.rows), packing.shape.outputs(), packing.kappa());
+
         let mut coefficients = unpack(payload, bits).map(|leading| leading << (64 - bits));
-        let mask = ContinuedMask::new(packing.parameters, |a| {
-            a.iter_mut().zip(&mut coefficients).for_each(|(a, coefficient)| *a = coefficient)
-        });
-        let mut products = Zeroizing::new(vec![0; packing.logits(rows)]);
-        for (row, products) in products.chunks_exact_mut(packing.classes()).enumerate() {
-            self.key.multiply(&mask, packing.output(row), products);
+        let mut phases = Zeroizing::new(vec![0u64; rows * outputs]);
+        let mut products = Zeroizing::new(vec![0; rows * kappa]);
+        for group in 0..packing.groups() {
+            mask.refill(packing.shape.parameters, |mask| {
+                mask.iter_mut().zip(&mut coefficients).for_each(|(a, coefficient)| *a = coefficient);
+            });
+            products.fill(0);
+            key.multiply(mask, packing.output(0), (packing.stride(), kappa), &mut products, buffers);
+            for (phases, products) in phases.chunks_exact_mut(outputs).zip(products.chunks_exact(kappa)) {
+                let phases = &mut phases[packing.outputs_of(group)];
+                phases.iter_mut().zip(products).for_each(|(phase, product)| *phase = product.wrapping_neg());
+            }
         }
-        let phases = coefficients.zip(products.iter()).map(|(body, product)| body.wrapping_sub(*product) as i64);
-        let mut logits = Zeroizing::new(Vec::with_capacity(packing.logits(rows)));
-        logits.extend(phases);
-        Ok(logits)
+        let mut decrypted = Zeroizing::new(Vec::with_capacity(phases.len()));
+        decrypted.extend(phases.iter().zip(coefficients).map(|(phase, body)| phase.wrapping_add(body) as i64));
+        Ok(decrypted)
     }
 }
 
@@ -152,30 +214,6 @@ impl fmt::Debug for Session {
     }
 }
 
-/// 32 bytes for a mask, never used before.
-fn fresh_seed() -> [u8; SEED_LEN] {
-    let mut seed = [0; SEED_LEN];
-    random::fill(&mut seed);
-    seed
-}
-
-/// tfhe's generator of noise, from 128 bits of the operating system's randomness.
-fn noise_generator() -> RandomGenerator<DefaultRandomGenerator> {
-    let mut seed = Zeroizing::new([0; 16]);
-    random::fill(&mut *seed);
-    RandomGenerator::new(Seed(u128::from_le_bytes(*seed)))
-}
-
-fn write_request(packing: &Packing, rows: usize, seed: &[u8; SEED_LEN], bodies: &[u64]) -> Vec<u8> {
-    let mut bytes = Vec::with_capacity(message::request_len(packing, rows));
-    bytes.extend(message::header(MessageKind::Request, packing.parameters, rows));
-    bytes.extend(seed);
-    for &body in bodies {
-        bytes.extend(&leading_bits(body, BODY_BITS).to_le_bytes()[..BODY_LEN]);
-    }
-    bytes
-}
-
 #[cfg(test)]
 mod tests {
     use std::collections::HashSet;
@@ -185,19 +223,33 @@ mod tests {
     };
 
     use super::*;
-    use crate::bound::switch_error;
+    use crate::bound::{Noise as Bound, Norms};
     use crate::bundle::Bundle;
-    use crate::bundle::tests::{sample, uniform};
+    use crate::bundle::tests::{exact_sample, sample, uniform};
     use crate::evaluator::{Evaluator, Scratch};
+    use crate::public_key::PublicKey;
 
-    /// Small, wide, many classes, one row that fills the polynomial, and many that do, so that the window wraps.
-    const SHAPES: [(usize, usize); 10] =
-        [(4, 3), (1, 2), (2, 2), (5, 7), (64, 10), (7, 292), (1, 2048), (1024, 2), (64, 32), (3, 682)];
+    /// Small, wide, many classes, one row that fills the polynomial, many that do, so that the window wraps, and models
+    /// of several blocks and groups.
+    const SHAPES: [(usize, usize); 12] = [
+        (4, 3),
+        (1, 2),
+        (2, 2),
+        (5, 7),
+        (64, 10),
+        (7, 292),
+        (1, 1000),
+        (1024, 2),
+        (64, 32),
+        (3, 682),
+        (2500, 3),
+        (30, 1),
+    ];
 
     /// Those, and some that look random.
     fn shapes() -> impl Iterator<Item = (usize, usize)> {
         let random = uniform(20, 8).into_iter().map(|word| {
-            let classes = 2 + word as usize % 60;
+            let classes = 1 + word as usize % 60;
             (1 + (word >> 32) as usize % (2048 / classes), classes)
         });
         SHAPES.into_iter().chain(random)
@@ -214,43 +266,54 @@ mod tests {
     }
 
     /// Σ_j ω_cj x̃_j + B_c, one by one.
-    fn naive(bundle: &Bundle, encoded: &[Zeroizing<Vec<i64>>]) -> Vec<Vec<i64>> {
-        let logit = |row: &[i64], (weights, &bias): (&Vec<i64>, &i64)| {
+    fn naive(bundle: &Bundle, encoded: &[Zeroizing<Vec<i64>>]) -> Vec<Vec<i128>> {
+        let (model, limbs) = (bundle.model(), bundle.description().limbs());
+        let bias = |digits: &Vec<i64>| limbs.recombine(digits)[0];
+        let logit = |row: &[i64], (weights, digits): (&Vec<i64>, &Vec<i64>)| {
             let products = weights.iter().zip(row).map(|(&w, &x)| i128::from(w) * i128::from(x));
-            i64::try_from(i128::from(bias) + products.sum::<i128>()).unwrap()
+            bias(digits) + products.sum::<i128>()
         };
-        let model = bundle.model();
-        encoded
-            .iter()
-            .map(|row| model.weights.iter().zip(&model.biases).map(|class| logit(row, class)).collect())
-            .collect()
+        let classes = || model.weights.iter().zip(&model.biases);
+        encoded.iter().map(|row| classes().map(|class| logit(row, class)).collect()).collect()
     }
 
-    /// For every shape and from one row to as many as fit: decrypted = oracle + e with |e| within the proven bound, and
-    /// the oracle is what a plain sum gives.
+    /// Encrypts, evaluates as a service does, and gives all that came of it.
+    fn exchange(bundle: &Bundle, session: &mut Session, rows: &[Vec<f64>]) -> (Request, Vec<u8>) {
+        let key = PublicKey::from_bytes(session.public_key()).unwrap();
+        let request = session.encrypt(rows).unwrap();
+        assert_eq!(request.bytes().len(), bundle.request_len(rows.len()));
+        let reply = Evaluator::new(bundle).evaluate(request.bytes(), &key, &mut Scratch::default()).unwrap();
+        assert_eq!(reply.len(), bundle.reply_len(rows.len()));
+        (request, reply)
+    }
+
+    /// The largest noise that an output of this bundle may have.
+    fn largest_noise(bundle: &Bundle) -> u128 {
+        let description = bundle.description();
+        let (packings, scale) = (description.packings(), description.scale());
+        let norms = Norms::new(bundle.model(), &packings[0].shape, &vec![0; description.features().len()]);
+        Bound::new(&norms, scale, packings).total()
+    }
+
+    /// For every shape and from one row to as many as fit, which takes every layout: decrypted = oracle + e with |e|
+    /// within the proven bound, and the oracle is what a plain sum gives.
     #[test]
     fn decrypted_is_the_oracle_up_to_the_proven_noise() {
         for (index, (features, classes)) in shapes().enumerate() {
             let bundle = sample(features, classes);
-            let (evaluator, mut scratch) = (Evaluator::new(&bundle), Scratch::default());
+            let evaluator = Evaluator::new(&bundle);
             let mut session = Session::new(bundle.description());
-            let capacity = bundle.rows_per_request();
-            for count in HashSet::from([1, capacity.div_ceil(2), capacity]) {
+            let (bound, capacity) = (largest_noise(&bundle), bundle.rows_per_request());
+            let counts = [1, 16, capacity.div_ceil(2), capacity].map(|count| count.min(capacity));
+            for count in HashSet::from(counts) {
                 let rows = rows(&bundle, count, index as u8);
-                let request = session.encrypt(&rows).unwrap();
-                assert_eq!(request.bytes().len(), bundle.request_len(count));
-                let reply = evaluator.evaluate(request.bytes(), &mut scratch).unwrap();
-                assert_eq!(reply.len(), bundle.reply_len(count));
-
+                let (request, reply) = exchange(&bundle, &mut session, &rows);
                 let encoded = bundle.description().encode(&rows).unwrap();
                 let oracle = evaluator.evaluate_clear(&encoded);
                 assert_eq!(oracle, naive(&bundle, &encoded));
-                let decrypted = session.decrypt_integers(&request, &reply).unwrap();
-                let parameters = bundle.parameters();
-                let bound =
-                    bundle.model().noise(parameters) + switch_error(bundle.description().scale().reply, parameters);
+                let decrypted = session.decrypt_outputs(&request, &reply).unwrap();
                 for (logit, oracle) in decrypted.iter().zip(oracle.iter().flatten()) {
-                    let noise = u128::from(logit.abs_diff(*oracle));
+                    let noise = (i128::from(*logit) - oracle).unsigned_abs();
                     assert!(noise <= bound, "{features}×{classes}, {count} rows: {noise} > {bound}");
                 }
 
@@ -263,17 +326,45 @@ mod tests {
         }
     }
 
-    /// The ciphertext of a request whose window is the whole polynomial, as tfhe has it.
-    fn to_tfhe(packing: &Packing, request: &[u8]) -> GlweCiphertextOwned<u64> {
-        let parts = message::RequestParts::parse(request, packing).unwrap();
-        assert_eq!(parts.bodies.len(), packing.degree());
-        let mut words = vec![0; 2 * packing.degree()];
-        mask::expand(parts.seed, &mut words[..packing.degree()]);
-        for (index, &[a, b, c, d, e, f]) in parts.bodies.iter().enumerate() {
-            let coefficient = (index + packing.degree() - packing.lead()) % packing.degree();
-            words[packing.degree() + coefficient] = u64::from_le_bytes([0, 0, a, b, c, d, e, f]);
+    /// With limbs every logit is the oracle's to the last bit, through re-randomisation, flood and rounding.
+    #[test]
+    fn exact_logits_are_the_oracle() {
+        for (index, (features, classes)) in [(4, 3), (30, 1), (64, 10), (1000, 4), (5, 7)].into_iter().enumerate() {
+            let bundle = exact_sample(features, classes);
+            let (evaluator, description) = (Evaluator::new(&bundle), bundle.description());
+            let mut session = Session::new(description);
+            for count in [1, 7, bundle.rows_per_request()].map(|count| count.min(bundle.rows_per_request())) {
+                let rows = rows(&bundle, count, index as u8);
+                let (request, reply) = exchange(&bundle, &mut session, &rows);
+                let encoded = description.encode(&rows).unwrap();
+                let oracle = evaluator.evaluate_clear(&encoded);
+                assert_eq!(oracle, naive(&bundle, &encoded));
+                let expected = oracle.iter().map(|row| row.iter().map(|&logit| description.publish(logit)).collect());
+                assert_eq!(session.decrypt(&request, &reply).unwrap(), expected.collect::<Vec<Vec<f64>>>());
+            }
         }
-        GlweCiphertext::from_container(words, packing.parameters.polynomial_size(), CiphertextModulus::new_native())
+    }
+
+    /// The buffers' contents and the number of threads do not matter.
+    #[test]
+    fn an_evaluation_is_a_function_of_the_request() {
+        let bundles = [sample(64, 10), sample(2500, 3), exact_sample(30, 40)];
+        let mut scratches = [Scratch::default(), Scratch::with_threads(2), Scratch::with_threads(5)];
+        for bundle in &bundles {
+            let evaluator = Evaluator::new(bundle);
+            let mut session = Session::new(bundle.description());
+            for count in [1, bundle.rows_per_request()] {
+                let request = session.encrypt(&rows(bundle, count, 3)).unwrap();
+                let fresh = evaluator.evaluate_bare(request.bytes(), &mut Scratch::default()).unwrap();
+                for scratch in &mut scratches {
+                    assert!(evaluator.evaluate_bare(request.bytes(), scratch).unwrap() == fresh);
+                }
+            }
+        }
+    }
+
+    fn to_tfhe(set: ParameterSet, words: Vec<u64>) -> GlweCiphertextOwned<u64> {
+        GlweCiphertext::from_container(words, set.polynomial_size(), CiphertextModulus::new_native())
     }
 
     fn decrypt_with_tfhe(session: &Session, ciphertext: &GlweCiphertextOwned<u64>) -> Vec<u64> {
@@ -282,46 +373,64 @@ mod tests {
         plain.into_container()
     }
 
+    /// The noise is there and within its bounds: uniform on ±2^17, 2048 times, it gets past half of that.
+    fn assert_noise(set: ParameterSet, errors: &[u64]) {
+        let errors: Vec<i64> = errors.iter().map(|&error| error as i64).collect();
+        let half = set.largest_noise() as i64 / 2;
+        assert!(errors.iter().all(|error| error.unsigned_abs() <= set.body_error()));
+        assert!(errors.iter().any(|&error| error > half) && errors.iter().any(|&error| error < -half));
+        assert!(errors.iter().filter(|error| error.abs() < half / 4).count() < errors.len() / 3);
+    }
+
     #[test]
     fn a_request_is_a_ciphertext_that_tfhe_decrypts() {
-        let bundle = sample(1, 2);
-        let packing = bundle.description().packing();
+        let bundle = sample(1, 1);
+        let (count, degree) = (bundle.rows_per_request(), 2048);
+        assert_eq!(count, degree, "every body coefficient travels");
         let mut session = Session::new(bundle.description());
-        let rows = rows(&bundle, bundle.rows_per_request(), 9);
+        let rows = rows(&bundle, count, 9);
         let request = session.encrypt(&rows).unwrap();
-        let plain = decrypt_with_tfhe(&session, &to_tfhe(packing, request.bytes()));
+        let parts = message::RequestParts::parse(request.bytes(), bundle.description().packings()).unwrap();
+        let set = bundle.parameters();
+        let mut words = vec![0; degree];
+        Keystream::new(parts.seed).fill(&mut words);
+        words.extend(message::read_bodies(parts.bodies, set));
+        let plain = decrypt_with_tfhe(&session, &to_tfhe(set, words));
+        let encoded = bundle.description().encode(&rows).unwrap();
+        let errors: Vec<u64> = plain.iter().zip(&encoded).map(|(x, y)| x.wrapping_sub(y[0] as u64)).collect();
+        assert_noise(set, &errors);
+    }
 
-        let mut expected = vec![0; packing.degree()];
-        for (r, row) in bundle.description().encode(&rows).unwrap().iter().enumerate() {
-            expected[packing.input(r, 0)] = row[0] as u64;
-        }
-        let errors: Vec<i64> = plain.iter().zip(expected).map(|(x, y)| x.wrapping_sub(y) as i64).collect();
-        let bound = packing.parameters.body_error();
-        assert!(errors.iter().all(|error| error.unsigned_abs() <= bound));
-        // The noise is there: uniform on ±2^17, 2048 times, it gets past half of that.
-        assert!(errors.iter().any(|&error| error > 1 << 16) && errors.iter().any(|&error| error < -(1 << 16)));
-        assert!(errors.iter().filter(|error| error.unsigned_abs() < 1 << 14).count() < 600);
+    #[test]
+    fn a_public_key_is_an_encryption_of_zero() {
+        let bundle = sample(4, 3);
+        let (session, set) = (Session::new(bundle.description()), bundle.parameters());
+        assert_eq!(session.public_key().len(), PublicKey::len(set));
+        let (seed, bodies) = message::public_key(session.public_key(), set).unwrap();
+        let mut words = vec![0; set.degree()];
+        Keystream::new(seed).fill(&mut words);
+        words.extend(message::read_bodies(bodies, set));
+        assert_noise(set, &decrypt_with_tfhe(&session, &to_tfhe(set, words)));
     }
 
     #[test]
     fn a_reply_decrypts_to_the_same_with_tfhe() {
         let bundle = sample(4, 3);
-        let (packing, bits) = (bundle.description().packing(), bundle.description().scale().reply);
+        let (set, bits) = (bundle.parameters(), bundle.description().scale().reply);
         let mut session = Session::new(bundle.description());
-        let request = session.encrypt(&rows(&bundle, 150, 4)).unwrap();
-        let reply = Evaluator::new(&bundle).evaluate(request.bytes(), &mut Scratch::default()).unwrap();
+        let (request, reply) = exchange(&bundle, &mut session, &rows(&bundle, 150, 4));
+        let packing = &bundle.description().packings()[usize::from(request.layout)];
+        assert_eq!(packing.groups(), 1, "one ciphertext");
 
-        let (count, payload) = message::reply_payload(&reply, packing, bits).unwrap();
-        let mut coefficients = unpack(payload, bits).map(|leading| leading << (64 - bits));
-        let mut words: Vec<u64> = coefficients.by_ref().take(packing.degree()).collect();
-        words.resize(2 * packing.degree(), 0);
-        for (row, class) in (0..count).flat_map(|row| (0..3).map(move |class| (row, class))) {
-            words[packing.degree() + packing.output(row) + class] = coefficients.next().unwrap();
+        let payload = message::reply_payload(&reply, bundle.description().packings(), (request.layout, 150));
+        let mut coefficients = unpack(payload.unwrap().unwrap(), bits).map(|leading| leading << (64 - bits));
+        let mut words: Vec<u64> = coefficients.by_ref().take(set.degree()).collect();
+        words.resize(2 * set.degree(), 0);
+        for (row, class) in (0..150).flat_map(|row| (0..3).map(move |class| (row, class))) {
+            words[set.degree() + packing.output(row) + class] = coefficients.next().unwrap();
         }
-        let size = packing.parameters.polynomial_size();
-        let plain =
-            decrypt_with_tfhe(&session, &GlweCiphertext::from_container(words, size, CiphertextModulus::new_native()));
-        let decrypted = session.decrypt_integers(&request, &reply).unwrap();
+        let plain = decrypt_with_tfhe(&session, &to_tfhe(set, words));
+        let decrypted = session.decrypt_outputs(&request, &reply).unwrap();
         for (row, logits) in decrypted.chunks(3).enumerate() {
             let theirs = &plain[packing.output(row)..][..3];
             assert_eq!(logits, theirs.iter().map(|&logit| logit as i64).collect::<Vec<_>>());
@@ -333,29 +442,58 @@ mod tests {
         let bundle = sample(4, 3);
         let mut session = Session::new(bundle.description());
         let row = [[0.25; 4]];
-        let seed = |request: Request| request.bytes()[8..40].to_vec();
-        assert_ne!(seed(session.encrypt(&row).unwrap()), seed(session.encrypt(&row).unwrap()));
+        let mut seed = || {
+            let request = session.encrypt(&row).unwrap();
+            *message::RequestParts::parse(request.bytes(), bundle.description().packings()).unwrap().seed
+        };
+        assert_ne!(seed(), seed());
         let other = Session::new(bundle.description());
         assert_ne!(session.key.to_tfhe(), other.key.to_tfhe());
+        assert_ne!(session.public_key(), other.public_key());
+    }
+
+    /// Two evaluations of one request have nothing in common: the mask is another one each time.
+    #[test]
+    fn replies_are_made_anew() {
+        let bundle = sample(4, 3);
+        let mut session = Session::new(bundle.description());
+        let key = PublicKey::from_bytes(session.public_key()).unwrap();
+        let (request, evaluator) = (session.encrypt(&rows(&bundle, 1, 1)).unwrap(), Evaluator::new(&bundle));
+        let reply = || evaluator.evaluate(request.bytes(), &key, &mut Scratch::default()).unwrap();
+        let (one, other) = (reply(), reply());
+        let equal = one.iter().zip(&other).filter(|(x, y)| x == y).count();
+        assert!(equal < one.len() / 64, "{equal} of {} bytes are equal", one.len());
+    }
+
+    #[test]
+    fn a_request_is_answered_under_its_own_public_key_only() {
+        let bundle = sample(4, 3);
+        let (mut session, other) = (Session::new(bundle.description()), Session::new(bundle.description()));
+        let request = session.encrypt(&rows(&bundle, 1, 1)).unwrap();
+        let key = PublicKey::from_bytes(other.public_key()).unwrap();
+        let refused = Evaluator::new(&bundle).evaluate(request.bytes(), &key, &mut Scratch::default());
+        assert_eq!(refused, Err(crate::EvaluateError::Key));
+        assert_eq!(KeyId::of_request(request.bytes()), Some(KeyId::of(session.public_key())));
+        assert_ne!(KeyId::of_request(request.bytes()), Some(key.id()));
     }
 
     #[test]
     fn too_few_and_too_many_rows_are_refused() {
         let bundle = sample(4, 3);
         let mut session = Session::new(bundle.description());
+        let capacity = bundle.rows_per_request();
         let error = |session: &mut Session, rows| session.encrypt(&vec![[0.0; 4]; rows]).unwrap_err();
-        assert_eq!(error(&mut session, 0), EncryptError::TooManyRows { rows: 0, capacity: 170 });
-        assert_eq!(error(&mut session, 171), EncryptError::TooManyRows { rows: 171, capacity: 170 });
+        assert_eq!(error(&mut session, 0), EncryptError::TooManyRows { rows: 0, capacity });
+        assert_eq!(error(&mut session, capacity + 1), EncryptError::TooManyRows { rows: capacity + 1, capacity });
     }
 
     #[test]
     fn a_reply_that_is_none_is_refused() {
         let bundle = sample(4, 3);
-        let evaluator = Evaluator::new(&bundle);
         let mut session = Session::new(bundle.description());
-        let (one, two) = (session.encrypt(&[[0.5; 4]]).unwrap(), session.encrypt(&[[0.5; 4], [0.1; 4]]).unwrap());
-        let reply = evaluator.evaluate(one.bytes(), &mut Scratch::default()).unwrap();
-        assert_eq!(session.decrypt(&two, &reply), Err(DecryptError::Rows { expected: 2, actual: 1 }));
+        let two = session.encrypt(&[[0.5; 4], [0.1; 4]]).unwrap();
+        let (one, reply) = exchange(&bundle, &mut session, &[vec![0.5; 4]]);
+        assert_eq!(session.decrypt(&two, &reply), Err(DecryptError::OtherRequest));
         for len in 0..reply.len() {
             assert!(matches!(session.decrypt(&one, &reply[..len]), Err(DecryptError::Reply(_))));
         }
@@ -364,9 +502,9 @@ mod tests {
 
         // The sample's logits stay under 2^60 or so: of random phases, nearly all are out of bound.
         let mut other = Session::new(bundle.description());
-        let batch = vec![[0.5; 4]; 100];
-        let (mine, theirs) = (session.encrypt(&batch).unwrap(), other.encrypt(&batch).unwrap());
-        let reply = evaluator.evaluate(theirs.bytes(), &mut Scratch::default()).unwrap();
+        let batch = vec![vec![0.5; 4]; 100];
+        let mine = session.encrypt(&batch).unwrap();
+        let (theirs, reply) = exchange(&bundle, &mut other, &batch);
         assert_eq!(session.decrypt(&mine, &reply), Err(DecryptError::OutOfBound));
         assert!(other.decrypt(&theirs, &reply).is_ok());
     }

@@ -90,14 +90,36 @@ pub enum ImportError {
         precision: f64,
     },
     /// No scales keep the promise.
-    #[error("a precision of {asked:e} is out of reach{}", match reachable {
+    #[error("a precision of {asked:e} is out of reach{}{}", match reachable {
         Some(precision) => format!("; the smallest that this model reaches with these ranges is {precision:e}"),
         None => "; this model reaches none with these ranges".into(),
+    }, match export {
+        0.0 => String::new(),
+        export => format!(" (what float32 has lost in the file is up to {export:.1e})"),
     })]
     Precision {
         /// ε, as asked for.
         asked: f64,
+        /// What the file's float32 numbers may have lost.
+        export: f64,
         /// The smallest of 1, 2, 5, 10, … × 10^−15 that can be kept, up to a few million.
+        reachable: Option<f64>,
+    },
+    /// A distance that is no probability.
+    #[error("a distance of {distance} cannot be kept")]
+    NoDistance {
+        /// As asked for.
+        distance: f64,
+    },
+    /// No plan hides the model so well.
+    #[error("no plan keeps replies within {asked:e} of what logits alone say{}", match reachable {
+        Some(distance) => format!("; the least for this model, ranges and precision is {distance:e}"),
+        None => "; this model, ranges and precision allow none".into(),
+    })]
+    Distance {
+        /// As asked for.
+        asked: f64,
+        /// The least power of two that can be kept.
         reachable: Option<f64>,
     },
     /// The proof says one thing and the trial another: a defect of Cloister.
@@ -133,6 +155,8 @@ impl ImportError {
             Self::NoRanges => "no_ranges",
             Self::NoPrecision { .. } => "no_precision",
             Self::Precision { .. } => "precision",
+            Self::NoDistance { .. } => "no_distance",
+            Self::Distance { .. } => "distance",
             Self::SelfCheck { .. } => "self_check",
             Self::Description(error) => error.code(),
             Self::Bundle(error) => error.code(),
@@ -155,6 +179,14 @@ impl ImportError {
             }
             Self::NoRanges => "give training data for the ranges, or put a StandardScaler before the classifier".into(),
             Self::NoPrecision { .. } => "ask for a positive number such as 0.001".into(),
+            Self::NoDistance { .. } => "ask for a number between 0 and 1, such as 2^-30".into(),
+            Self::Distance { reachable: Some(distance), .. } => {
+                format!("ask for {distance:e}, for a coarser precision, or declare narrower ranges by giving data")
+            }
+            Self::Distance { reachable: None, .. } => "ask for a coarser precision, or declare narrower ranges".into(),
+            Self::Precision { export, asked, .. } if export > asked => {
+                "export the model in float64 (DoubleTensorType), or ask for a coarser precision".into()
+            }
             Self::Precision { reachable: Some(precision), .. } => {
                 format!("ask for a precision of {precision:e}, or declare narrower ranges by giving data")
             }

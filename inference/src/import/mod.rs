@@ -12,12 +12,11 @@ use crate::bound::{ErrorLedger, StatedErrors};
 use crate::bundle::Bundle;
 use crate::description::{self, Description, Feature, Link};
 use crate::evaluator::Evaluator;
-use crate::mask::{self, SEED_LEN};
-use crate::parameters::ParameterSet;
+use crate::mask::{Keystream, SEED_LEN};
 pub use error::ImportError;
 use fold::FoldedModel;
 use onnx::Classifier;
-use plan::Plan;
+use plan::{Plan, Wish};
 
 /// What the ONNX file does not say.
 #[derive(Clone, Debug, PartialEq)]
@@ -28,6 +27,11 @@ pub struct ImportOptions {
     pub version: String,
     /// ε: the most by which a published logit may differ from scikit-learn's.
     pub precision: f64,
+    /// The most that a reply's noise may say of the model beside the logits, as the statistical distance per row;
+    /// without it, as little as the precision leaves room for.
+    pub model_privacy: Option<f64>,
+    /// The most logits that an enclave returns from boot to end.
+    pub budget: Option<u64>,
     /// The least and greatest value of each column in some data; a tenth of the span is added on each side.
     ///
     /// Without data a column reaches 8 standard deviations from its mean, as its scaler states them.
@@ -39,7 +43,15 @@ pub struct ImportOptions {
 impl ImportOptions {
     /// The defaults: a precision of 0.001, ranges from the scaler, unnamed columns.
     pub fn new(name: impl Into<String>, version: impl Into<String>) -> Self {
-        Self { name: name.into(), version: version.into(), precision: 1e-3, ranges: None, feature_names: None }
+        Self {
+            name: name.into(),
+            version: version.into(),
+            precision: 1e-3,
+            model_privacy: None,
+            budget: None,
+            ranges: None,
+            feature_names: None,
+        }
     }
 }
 
@@ -52,6 +64,8 @@ pub struct FeatureRange {
     pub low: f64,
     /// The greatest.
     pub high: f64,
+    /// Values are multiples of this away from the least one, exactly.
+    pub step: Option<f64>,
 }
 
 /// A bundle, and how it was found to be.
@@ -102,22 +116,20 @@ impl fmt::Display for ImportReport {
 /// 5. Assemble the bundle, which proves the bound, and try it on random rows.
 pub fn import(onnx: &[u8], options: &ImportOptions) -> Result<Imported, ImportError> {
     let classifier = Classifier::read(onnx)?;
-    description::packing(PARAMETERS, classifier.features(), classifier.labels.len())?;
+    description::check_shape(classifier.features(), classifier.labels.len())?;
     let features = declare_features(&classifier, options)?;
     features.iter().try_for_each(Feature::check)?;
     if let (Some(ranges), Some(scaler)) = (&options.ranges, &classifier.scaler) {
         ranges.iter().zip(&scaler.offset).enumerate().try_for_each(check_mean)?;
     }
     let folded = FoldedModel::new(&classifier, &features);
-    let plan = Plan::new(&folded, PARAMETERS, options.precision)?;
-    let bundle = assemble(&classifier, features, plan, folded.errors, options)?;
+    let wish = Wish { precision: options.precision, distance: options.model_privacy };
+    let plan = Plan::new(&folded, &features, wish)?;
+    let bundle = assemble(&classifier, plan, folded.errors, options)?;
     let self_check = check_itself(&bundle, &classifier)?;
     let report = ImportReport { precision: options.precision, ledger: *bundle.ledger(), self_check };
     Ok(Imported { bundle, report })
 }
-
-/// The only set so far.
-const PARAMETERS: ParameterSet = ParameterSet::N2048TUniform17;
 
 fn declare_features(classifier: &Classifier, options: &ImportOptions) -> Result<Vec<Feature>, ImportError> {
     let expected = classifier.features();
@@ -141,7 +153,7 @@ fn declare_features(classifier: &Classifier, options: &ImportOptions) -> Result<
 
 /// The mean of the training data lies within the range of that data, unless its columns are in another order.
 fn check_mean((index, (range, &mean)): (usize, (&FeatureRange, &f64))) -> Result<(), ImportError> {
-    let FeatureRange { name, low, high } = range;
+    let FeatureRange { name, low, high, .. } = range;
     // The exporter rounded the mean to float32.
     let slack = f64::from(f32::EPSILON) * mean.abs();
     if (low - slack..=high + slack).contains(&mean) {
@@ -157,35 +169,43 @@ fn around(name: String, centre: f64, reach: f64) -> Feature {
     Feature { low: centre - reach, high: centre + reach, name, step: None }
 }
 
-/// A tenth of the span more on each side; a column that never changed gets a thousandth of its value, or of one.
+/// A tenth of the span more on each side; a column that never changed gets a thousandth of its value, or of one. A grid
+/// goes on from the least value, and has an even number of steps.
 fn widen(range: &FeatureRange) -> Feature {
-    let FeatureRange { name, low, high } = range;
+    let FeatureRange { name, low, high, step } = range;
     let margin = match high - low {
         0.0 => 1e-3 * low.abs().max(1.0),
         span => 0.1 * span,
     };
-    Feature { low: low - margin, high: high + margin, name: name.clone(), step: None }
+    let (mut ends, name) = ((low - margin, high + margin), name.clone());
+    if let Some(step) = step {
+        let before = (margin / step).ceil();
+        let after = ((high - low + margin) / step).ceil();
+        ends = (low - before * step, low + (after + (before + after) % 2.0) * step);
+    }
+    Feature { low: ends.0, high: ends.1, name, step: *step }
 }
 
 fn assemble(
     classifier: &Classifier,
-    features: Vec<Feature>,
     plan: Plan,
     errors: StatedErrors,
     options: &ImportOptions,
 ) -> Result<Bundle, ImportError> {
-    let Plan { model, scale, decimals } = plan;
-    let parameters = PARAMETERS;
+    let Plan { model, features, parameters, scale, limbs, layouts, decimals, bound, limit, cost: _ } = plan;
     let description = Description::new(description::Fields {
         v: 1,
         link: Link::Softmax,
         name: options.name.clone(),
-        bound: ErrorLedger::new(&model, scale, parameters, decimals, errors).total(),
-        limit: model.limit(scale, parameters).try_into().expect("a plan keeps logits and noise under 2^63"),
+        bound,
+        limbs,
+        limit,
         scale,
+        budget: options.budget,
         domain: description::DOMAIN.into(),
         labels: classifier.labels.clone(),
         logits: classifier.labels.len(),
+        layouts,
         version: options.version.clone(),
         decimals,
         features,
@@ -199,13 +219,11 @@ fn check_itself(bundle: &Bundle, classifier: &Classifier) -> Result<SelfCheck, I
     let (evaluator, description) = (Evaluator::new(bundle), bundle.description());
     let rows = random_rows(description.features(), bundle.digest());
     let mut largest_difference = 0.0_f64;
-    for batch in rows.chunks(bundle.rows_per_request()) {
-        let logits = evaluator.evaluate_clear(&description.encode(batch)?);
-        for (row, logits) in batch.iter().zip(logits) {
-            for (class, logit) in logits.into_iter().enumerate() {
-                let difference = (description.publish(logit) - clear_logit(classifier, class, row)).abs();
-                largest_difference = largest_difference.max(difference);
-            }
+    let logits = evaluator.evaluate_clear(&description.encode(&rows)?);
+    for (row, logits) in rows.iter().zip(logits) {
+        for (class, logit) in logits.into_iter().enumerate() {
+            let difference = (description.publish(logit) - clear_logit(classifier, class, row)).abs();
+            largest_difference = largest_difference.max(difference);
         }
     }
     match largest_difference <= bundle.bound() {
@@ -216,15 +234,22 @@ fn check_itself(bundle: &Bundle, classifier: &Classifier) -> Result<SelfCheck, I
 
 const SELF_CHECK_ROWS: usize = 1000;
 
+/// Of wide models fewer rows are tried, so that the values stay within 32 MB.
+const SELF_CHECK_VALUES: usize = 1 << 22;
+
 /// Every fourth value at an end of its range, the others anywhere in it; the same rows for the same bundle.
 fn random_rows(features: &[Feature], digest: [u8; 48]) -> Vec<Vec<f64>> {
     let seed = digest.first_chunk::<SEED_LEN>().expect("48 bytes have 32");
-    let mut words = vec![0; features.len() * SELF_CHECK_ROWS];
-    mask::expand(seed, &mut words);
-    let value = |(feature, word): (&Feature, &u64)| match word & 7 {
-        0 => feature.low,
-        1 => feature.high,
-        _ => (feature.low + (feature.high - feature.low) * (*word as f64 / u64::MAX as f64)).min(feature.high),
+    let mut words = vec![0; features.len() * SELF_CHECK_ROWS.min(SELF_CHECK_VALUES / features.len())];
+    Keystream::new(seed).fill(&mut words);
+    let value = |(feature, word): (&Feature, &u64)| match (word & 7, feature.step) {
+        (0, _) => feature.low,
+        (1, _) => feature.high,
+        (_, Some(step)) => {
+            let steps = ((feature.high - feature.low) / step).round() * (*word as f64 / u64::MAX as f64);
+            (feature.low + steps.round() * step).min(feature.high)
+        }
+        (_, None) => (feature.low + (feature.high - feature.low) * (*word as f64 / u64::MAX as f64)).min(feature.high),
     };
     words.chunks(features.len()).map(|words| features.iter().zip(words).map(value).collect()).collect()
 }
@@ -246,7 +271,7 @@ mod tests {
     use crate::description::DescriptionError;
 
     fn range(name: &str, low: f64, high: f64) -> FeatureRange {
-        FeatureRange { name: name.into(), low, high }
+        FeatureRange { name: name.into(), low, high, step: None }
     }
 
     fn ranges() -> Vec<FeatureRange> {
@@ -325,12 +350,9 @@ mod tests {
             bypass(graph, "Scaler");
             graph.input[0].r#type.as_mut().unwrap().tensor_type.as_mut().unwrap().shape = None;
             let coefficients = graph.node[0].attribute.iter_mut().find(|a| a.name.as_deref() == Some("coefficients"));
-            coefficients.unwrap().floats = vec![1.0; 700 * 3];
+            coefficients.unwrap().floats = vec![1.0; 50_001 * 3];
         });
-        assert_eq!(
-            error(&wide, |_| {}),
-            DescriptionError::TooWide { features: 700, classes: 3, available: 2048 }.into()
-        );
+        assert_eq!(error(&wide, |_| {}), DescriptionError::TooWide { features: 50_001, logits: 3 }.into());
     }
 
     #[test]

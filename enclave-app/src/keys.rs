@@ -1,0 +1,32 @@
+//! The public keys of one connection's client, with which its replies are made anew.
+
+use std::{
+    collections::VecDeque,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use cloister_inference::{KeyId, MessageError, PublicKey};
+use cloister_wire::limits::KEYS_PER_CONNECTION;
+
+/// What a connection has sent of them, the latest few.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct PublicKeys(Arc<Mutex<VecDeque<Arc<PublicKey>>>>);
+
+impl PublicKeys {
+    /// The key that `request` names: the one that came with it, which is kept, or one that came before.
+    pub(crate) fn of(&self, request: &[u8], sent: Option<&[u8]>) -> Result<Option<Arc<PublicKey>>, MessageError> {
+        if let Some(sent) = sent {
+            self.keep(PublicKey::from_bytes(sent)?);
+        }
+        let named = KeyId::of_request(request);
+        let keys = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        Ok(keys.iter().find(|key| Some(key.id()) == named).cloned())
+    }
+
+    fn keep(&self, key: PublicKey) {
+        let mut keys = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        keys.retain(|kept| kept.id() != key.id());
+        keys.truncate(KEYS_PER_CONNECTION - 1);
+        keys.push_front(Arc::new(key));
+    }
+}
