@@ -1,0 +1,318 @@
+//! The rows of the input, chunk by chunk, each judged before it is handed out. No more than a chunk is kept.
+
+use std::{
+    fs::{File, Metadata},
+    io::{self, Read, Seek},
+    path::{Path, PathBuf},
+    thread,
+    time::SystemTime,
+};
+
+use aws_lc_rs::digest::{Context, SHA384};
+use cloister_attestation::Sha384;
+use cloister_client::{Description, Header, Row, TableError, TableReader};
+use cloister_inference::EncryptError;
+use tokio::sync::mpsc;
+
+use super::{super::progress::Progress, Failure, Output, short};
+
+/// A source of rows whose header was read.
+pub(super) struct Input {
+    path: PathBuf,
+    header: Header,
+    source: Source,
+}
+
+enum Source {
+    /// Read twice: all of it is judged before any of it is sent.
+    File(File),
+    /// What cannot be read twice is judged chunk by chunk.
+    Stream(TableReader<Box<dyn Read + Send>>),
+}
+
+impl Input {
+    pub(super) fn open(path: &Path) -> Result<Self, Failure> {
+        let file = match path == Path::new("-") {
+            true => None,
+            false => Some(File::open(path).map_err(|error| Failure::file(path, &error))?),
+        };
+        let bad_table = |error: TableError| Failure::table(path, &error);
+        let (header, source) = match file {
+            Some(file) if file.metadata().is_ok_and(|metadata| metadata.is_file()) => {
+                (TableReader::new(&file).map_err(bad_table)?.into_parts().1, Source::File(file))
+            }
+            other => {
+                let stream: Box<dyn Read + Send> = match other {
+                    Some(pipe) => Box::new(pipe),
+                    None => Box::new(io::stdin()),
+                };
+                let reader = TableReader::new(stream).map_err(bad_table)?;
+                (reader.header().clone(), Source::Stream(reader))
+            }
+        };
+        Ok(Self { path: path.to_owned(), header, source })
+    }
+
+    /// Whether it can be read again.
+    pub(super) fn is_file(&self) -> bool {
+        matches!(self.source, Source::File(_))
+    }
+
+    /// Where the column of true labels is.
+    pub(super) fn labels(&self, column: &str) -> Result<usize, Failure> {
+        self.header.position(column).map_err(|error| Failure::table(&self.path, &error))
+    }
+
+    /// What `description` takes of each row. Values outside their range are moved to its edge with `clip`.
+    pub(super) fn columns(
+        &self,
+        description: Description,
+        labels: Option<usize>,
+        clip: bool,
+    ) -> Result<Columns, Failure> {
+        let names = description.features().iter().map(|feature| feature.name.as_str());
+        let positions = self.header.positions(names).map_err(|error| Failure::table(&self.path, &error))?;
+        Ok(Columns { path: self.path.clone(), description, positions, labels, clip })
+    }
+
+    /// Judges and counts every row of a file; of a stream nothing is known.
+    pub(super) fn check(&mut self, columns: &Columns, output: &Output) -> Result<Option<Checked>, Failure> {
+        let Source::File(file) = &mut self.source else { return Ok(None) };
+        let unreadable = |error: io::Error| Failure::file(&self.path, &error);
+        let stamp = stamp(&file.metadata().map_err(unreadable)?);
+        file.rewind().map_err(unreadable)?;
+        let mut rows = Rows::new(TableReader::new(Hashed::new(&*file)), columns)?;
+        let mut progress = Progress::new("checked", None, 0);
+        let mut count = 0;
+        while let Some(chunk) = rows.next(columns.rows_at_once())? {
+            count += chunk.rows.len() as u64;
+            progress.reach(count, output);
+        }
+        if count == 0 {
+            return Err(Failure::table(&self.path, &TableError::Empty));
+        }
+        let (digest, bytes) = rows.finish();
+        Ok(Some(Checked { rows: count, digest, bytes, stamp }))
+    }
+
+    /// Hands out all rows, in chunks of `size`; the first `done` of them in chunks of their own, as they are not to be sent.
+    ///
+    /// A thread of its own reads ahead by one chunk: a pipe may be slow, and nobody waits for it who has an answer to take.
+    pub(super) fn stream(
+        self,
+        columns: Columns,
+        checked: Option<Checked>,
+        done: u64,
+        size: usize,
+    ) -> mpsc::Receiver<Result<Chunk, Failure>> {
+        let (sender, receiver) = mpsc::channel(1);
+        thread::spawn(move || {
+            let hand_out = |chunk| sender.blocking_send(Ok(chunk)).is_ok();
+            let outcome = match (self.source, checked) {
+                (Source::File(file), Some(checked)) => again(file, &columns, checked, done, size, hand_out),
+                (Source::File(file), None) => once(TableReader::new(file), &columns, size, hand_out),
+                (Source::Stream(reader), _) => once(Ok(reader), &columns, size, hand_out),
+            };
+            if let Err(failure) = outcome {
+                let _ = sender.blocking_send(Err(failure));
+            }
+        });
+        receiver
+    }
+}
+
+/// What the first reading of a file found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Checked {
+    pub(super) rows: u64,
+    pub(super) bytes: u64,
+    pub(super) digest: Sha384,
+    stamp: (u64, Option<SystemTime>),
+}
+
+fn stamp(metadata: &Metadata) -> (u64, Option<SystemTime>) {
+    (metadata.len(), metadata.modified().ok())
+}
+
+/// Reads a file for the second time, and finds the same in it.
+fn again(
+    mut file: File,
+    columns: &Columns,
+    checked: Checked,
+    done: u64,
+    size: usize,
+    hand_out: impl Fn(Chunk) -> bool,
+) -> Result<(), Failure> {
+    let changed = || {
+        Failure::bad_input(
+            "input_changed",
+            format!("{} changed after it was checked", columns.path.display()),
+            "Run again on a file that nobody writes to.",
+        )
+    };
+    let unchanged = |file: &File| file.metadata().is_ok_and(|metadata| stamp(&metadata) == checked.stamp);
+    file.rewind().map_err(|error| Failure::file(&columns.path, &error))?;
+    if !unchanged(&file) {
+        return Err(changed());
+    }
+    let mut rows = Rows::new(TableReader::new(Hashed::new(&file)), columns).map_err(|_| changed())?;
+    let mut count = 0;
+    while let Some(chunk) = rows.next(size_at(count, done, size)).map_err(|_| changed())? {
+        count += chunk.rows.len() as u64;
+        if count > checked.rows || !unchanged(&file) {
+            return Err(changed());
+        }
+        if !hand_out(chunk) {
+            return Ok(());
+        }
+    }
+    let same = rows.finish() == (checked.digest, checked.bytes) && count == checked.rows;
+    if same { Ok(()) } else { Err(changed()) }
+}
+
+/// `size`, but that no chunk has rows from before and after the first `done`.
+fn size_at(row: u64, done: u64, size: usize) -> usize {
+    match done.checked_sub(row) {
+        None | Some(0) => size,
+        Some(left) => size.min(usize::try_from(left).unwrap_or(size)),
+    }
+}
+
+/// Reads what cannot be read twice.
+fn once<R: Read>(
+    reader: Result<TableReader<R>, TableError>,
+    columns: &Columns,
+    size: usize,
+    hand_out: impl Fn(Chunk) -> bool,
+) -> Result<(), Failure> {
+    let mut rows = Rows::new(reader, columns)?;
+    let mut empty = true;
+    while let Some(chunk) = rows.next(size)? {
+        empty = false;
+        if !hand_out(chunk) {
+            return Ok(());
+        }
+    }
+    if empty { Err(Failure::table(&columns.path, &TableError::Empty)) } else { Ok(()) }
+}
+
+/// What is taken of each row, and what it must be.
+#[derive(Clone, Debug)]
+pub(super) struct Columns {
+    path: PathBuf,
+    description: Description,
+    positions: Vec<usize>,
+    labels: Option<usize>,
+    clip: bool,
+}
+
+/// Numbers of one chunk: 8 MiB, however wide the rows are.
+const MAX_NUMBERS: usize = 1 << 20;
+
+impl Columns {
+    /// The most rows that are worth being in memory at once, of which one request may hold fewer.
+    pub(super) fn rows_at_once(&self) -> usize {
+        (MAX_NUMBERS / self.positions.len().max(1)).clamp(1, self.description.rows_per_request())
+    }
+}
+
+/// Rows for one request.
+#[derive(Debug, Default, PartialEq)]
+pub(super) struct Chunk {
+    pub(super) rows: Vec<Vec<f64>>,
+    /// Which of them `--clip` changed.
+    pub(super) moved: Vec<bool>,
+    /// Their true labels, if there is a column of them.
+    pub(super) truth: Vec<String>,
+}
+
+struct Rows<'a, R> {
+    reader: TableReader<R>,
+    columns: &'a Columns,
+    row: Row,
+}
+
+impl<'a, R: Read> Rows<'a, R> {
+    fn new(reader: Result<TableReader<R>, TableError>, columns: &'a Columns) -> Result<Self, Failure> {
+        let reader = reader.map_err(|error| Failure::table(&columns.path, &error))?;
+        Ok(Self { reader, columns, row: Row::default() })
+    }
+
+    /// The next rows, at most `size`, all of them good; none at the end.
+    fn next(&mut self, size: usize) -> Result<Option<Chunk>, Failure> {
+        let Columns { path, description, positions, labels, clip } = self.columns;
+        let bad_table = |error: TableError| Failure::table(path, &error);
+        let (mut chunk, mut lines) = (Chunk::default(), Vec::new());
+        while chunk.rows.len() < size && self.reader.read(&mut self.row).map_err(bad_table)? {
+            let mut row = self.reader.header().numbers(&self.row, positions).map_err(bad_table)?;
+            chunk.moved.push(*clip && move_inside(&mut row, description));
+            chunk.rows.push(row);
+            chunk.truth.extend(labels.map(|position| self.row.cell(position).to_owned()));
+            lines.push(self.row.line());
+        }
+        description.encode(&chunk.rows).map_err(|error| locate(&error, &lines))?;
+        Ok((!chunk.rows.is_empty()).then_some(chunk))
+    }
+}
+
+impl<R: Read> Rows<'_, Hashed<R>> {
+    /// Digest and length of what was read.
+    fn finish(self) -> (Sha384, u64) {
+        self.reader.into_parts().0.finish()
+    }
+}
+
+/// Moves values to the edges of their ranges; whether there were any.
+fn move_inside(row: &mut [f64], description: &Description) -> bool {
+    let mut moved = false;
+    for (value, feature) in row.iter_mut().zip(description.features()) {
+        let inside = value.clamp(feature.low, feature.high);
+        moved |= inside != *value;
+        *value = inside;
+    }
+    moved
+}
+
+/// Errors of one row name its line in the file.
+fn locate(error: &EncryptError, lines: &[u64]) -> Failure {
+    match error {
+        EncryptError::OutOfRange { row, column, value, low, high } => Failure::bad_input(
+            error.code(),
+            format!(
+                "line {}, column {column:?}: {value} is outside the model's range, {} to {}",
+                lines[*row],
+                short(*low),
+                short(*high)
+            ),
+            "Check the value and its unit, pass --clip to move it to the edge, or ask for a model with a wider range.",
+        ),
+        _ => Failure::bad_input(error.code(), error.to_string(), error.remedy()),
+    }
+}
+
+/// Digests what is read through it.
+struct Hashed<R> {
+    source: R,
+    context: Context,
+    bytes: u64,
+}
+
+impl<R> Hashed<R> {
+    fn new(source: R) -> Self {
+        Self { source, context: Context::new(&SHA384), bytes: 0 }
+    }
+
+    fn finish(self) -> (Sha384, u64) {
+        let digest = self.context.finish();
+        (Sha384(digest.as_ref().try_into().expect("SHA-384 has 48 bytes")), self.bytes)
+    }
+}
+
+impl<R: Read> Read for Hashed<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = self.source.read(buffer)?;
+        self.context.update(&buffer[..count]);
+        self.bytes += count as u64;
+        Ok(count)
+    }
+}

@@ -1,0 +1,355 @@
+//! `cloister infer`: rows stream through, so that a file of any length takes the memory of a few requests.
+
+mod evidence;
+mod input;
+mod pool;
+mod predictions;
+mod resume;
+mod sink;
+mod tally;
+
+use std::{
+    collections::VecDeque,
+    fs::File,
+    future::pending,
+    path::{Path, PathBuf},
+};
+
+use clap::{Args, ValueEnum};
+use cloister_attestation::ManifestModel;
+use cloister_client::{Answer, Description, Error, Prediction};
+use tokio::sync::mpsc;
+
+use self::{
+    evidence::EvidenceFiles,
+    input::{Checked, Chunk, Input},
+    pool::{Goal, Pool, Reply},
+    predictions::Shape,
+    resume::{Earlier, Run, Unfinished, sidecar},
+    sink::Sink,
+    tally::Tally,
+};
+use super::{
+    Evaluator,
+    failure::{Failure, INTERRUPTED},
+    output::{Delivery, Output, foreign, short},
+    progress::Progress,
+};
+
+/// Encrypt rows, have them evaluated by a verified evaluator, and decrypt the answer
+///
+/// Files of any length stream through in little memory, several requests at a time, and the output has the order of the input.
+/// All rows of a file are checked before the first is sent. Of a pipe they are checked as they come, so that a bad one is found
+/// when those before it have been answered.
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct Infer {
+    #[command(flatten)]
+    evaluator: Evaluator,
+    /// Name of the model, as `cloister models` lists it
+    #[arg(long, value_name = "NAME")]
+    model: String,
+    /// CSV file with a header line; columns are matched by name, `-` is stdin
+    #[arg(long = "in", value_name = "FILE|-")]
+    input: PathBuf,
+    /// Where predictions go; `-` is stdout
+    #[arg(long, value_name = "FILE|-", default_value = "-")]
+    out: PathBuf,
+    /// How predictions are written
+    #[arg(long, value_enum, default_value_t = Format::Csv)]
+    format: Format,
+    /// Write evidence: everything a third party needs to check the receipts offline. Several connections write several
+    /// files: FILE, FILE.2 and so on
+    #[arg(long, value_name = "FILE")]
+    evidence: Option<PathBuf>,
+    /// Column of the input with the true labels; prints the accuracy
+    #[arg(long, value_name = "COLUMN")]
+    labels: Option<String>,
+    /// Move values outside the declared range to its edge instead of refusing them; such rows are never `certain`
+    #[arg(long)]
+    clip: bool,
+    /// Connections at most, each verified by itself and with a secret key of its own
+    #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u8).range(1..=16))]
+    connections: u8,
+    /// Go on with a run that was interrupted: its rows in --out FILE are kept. Beside an unfinished file lies FILE.resume, which
+    /// says of which input and model it is
+    #[arg(long)]
+    resume: bool,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  cloister infer https://evaluator.example:8443 --policy policy.toml --model iris --in rows.csv
+  cloister infer https://evaluator.example:8443 --policy policy.toml --model iris --in rows.csv \\
+      --out predictions.csv --evidence evidence.cbor
+  cloister infer https://evaluator.example:8443 --policy policy.toml --model iris --in rows.csv \\
+      --out predictions.csv --evidence evidence.cbor --connections 4 --resume
+  cat rows.csv | cloister infer https://evaluator.example:8443 --policy policy.toml --model iris --in -";
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Format {
+    Csv,
+    Json,
+}
+
+/// Requests that are under way or wait, for each connection: it has the next one when it is done with one.
+const REQUESTS_PER_CONNECTION: usize = 2;
+
+/// Fewer rows are not worth another connection: it takes as long as these do.
+const ROWS_PER_CONNECTION: usize = 256;
+
+/// More predictions do not go into one JSON object, which is whole before it is written.
+const MAX_OBJECT_ROWS: u64 = 100_000;
+
+impl Infer {
+    pub(crate) async fn run(&self, output: &mut Output) -> Result<(), Failure> {
+        let mut input = Input::open(&self.input)?;
+        self.check_resume(&input)?;
+        self.check_outputs()?;
+        let labels = self.labels.as_deref().map(|column| input.labels(column)).transpose()?;
+
+        let policy = self.evaluator.policy()?;
+        let mut connection = self.evaluator.connect(policy.clone(), output).await?;
+        let enclave = connection.enclave();
+        output.note(format!(
+            "verified {}, release {} (every step: cloister verify)",
+            foreign(enclave.module_id()),
+            enclave.release()
+        ));
+        let description = connection.model(&self.model).await?.description().clone();
+        let model = connection.enclave().model(&self.model).map_err(Error::from)?.clone();
+
+        let columns = input.columns(description.clone(), labels, self.clip)?;
+        // All of them, before the first is sent.
+        let checked = input.check(&columns, output)?;
+        self.check_object(checked.map_or(0, |checked| checked.rows), output)?;
+        let (sink, done) = self.sink(&description, checked, &model, output)?;
+
+        let rows = checked.map(|checked| checked.rows);
+        let (size, connections) = self.portions(rows.map(|rows| rows - done), columns.rows_at_once());
+        let goal = Goal { endpoint: self.evaluator.endpoint.clone(), policy, model };
+        let mut transfer = Transfer {
+            infer: self,
+            window: connections * REQUESTS_PER_CONNECTION,
+            pool: Pool::start(goal, connection, connections),
+            sink,
+            tally: Tally::new(&description, labels.is_some()),
+            evidence: EvidenceFiles::new(self.evidence.as_deref(), self.resume),
+        };
+        let outcome = transfer.run(input.stream(columns, checked, done, size), rows, done, output).await;
+
+        let Transfer { pool, sink, tally, mut evidence, .. } = transfer;
+        // What was signed until then is worth keeping, above all after a dishonest answer.
+        let written = pool.close().await.iter().try_for_each(|piece| evidence.write(piece, output));
+        let finished = sink.finish(outcome.is_ok(), tally.rows, output);
+        outcome.and(written).and(finished)?;
+        tally.tell(&description, output);
+        Ok(())
+    }
+
+    /// What goes on is a file that was begun, of input that can be read again; what was begun is not lost by mistake.
+    fn check_resume(&self, input: &Input) -> Result<(), Failure> {
+        let sidecar = sidecar(&self.out);
+        let begun = !self.to_stdout() && sidecar.exists();
+        match (self.resume, begun) {
+            (true, _) if self.to_stdout() || matches!(self.format, Format::Json) || !input.is_file() => {
+                Err(Failure::usage("--resume needs a file for --in, and one of CSV for --out"))
+            }
+            (true, false) => Err(Failure::bad_input(
+                "nothing_to_resume",
+                format!("there is no {}: {} is no unfinished run's", sidecar.display(), self.out.display()),
+                "If the output has all rows, it is done. Otherwise run without --resume.",
+            )),
+            (false, true) => Err(Failure::bad_input(
+                "unfinished_output",
+                format!("{} has rows of a run that was interrupted", self.out.display()),
+                format!("Go on with --resume; or remove {}, and start over.", sidecar.display()),
+            )),
+            _ => Ok(()),
+        }
+    }
+
+    /// What cannot be written is found out before anything is asked for. Nothing is truncated yet.
+    fn check_outputs(&self) -> Result<(), Failure> {
+        let files =
+            [Some(&self.out), self.evidence.as_ref()].into_iter().flatten().filter(|path| *path != Path::new("-"));
+        for path in files {
+            let opened = File::options().append(true).create(true).open(path);
+            opened.map_err(|error| Failure::file(path, &error))?;
+        }
+        Ok(())
+    }
+
+    fn to_stdout(&self) -> bool {
+        self.out == Path::new("-")
+    }
+
+    /// One JSON object has room for so many rows.
+    fn check_object(&self, rows: u64, output: &Output) -> Result<(), Failure> {
+        if rows <= MAX_OBJECT_ROWS || !self.to_stdout() || !output.is_json() {
+            return Ok(());
+        }
+        Err(Failure::bad_input(
+            "too_many_rows",
+            format!("--json puts the predictions of at most {MAX_OBJECT_ROWS} rows into its object, here are more"),
+            "Write them to a file: --out FILE.",
+        ))
+    }
+
+    /// Where predictions go, and how many are there.
+    fn sink(
+        &self,
+        description: &Description,
+        checked: Option<Checked>,
+        model: &ManifestModel,
+        output: &Output,
+    ) -> Result<(Sink, u64), Failure> {
+        let shape = Shape::new(description);
+        if self.to_stdout() {
+            let sink = if output.is_json() { Sink::object(shape) } else { Sink::stdout(shape, self.format) };
+            return Ok((sink, 0));
+        }
+        let is_file = std::fs::metadata(&self.out).is_ok_and(|metadata| metadata.is_file());
+        let run = checked.filter(|_| is_file && matches!(self.format, Format::Csv)).map(|checked| Run {
+            v: Run::VERSION,
+            input: checked.digest.to_string(),
+            bytes: checked.bytes,
+            rows: checked.rows,
+            model: model.name.clone(),
+            bundle: model.bundle.to_string(),
+            format: "csv".to_owned(),
+            clip: self.clip,
+        });
+        match &run {
+            Some(run) if self.resume => {
+                let unfinished = Unfinished::open(&self.out, run, &shape)?;
+                let done = unfinished.rows.unwrap_or(0);
+                output.note(format!("{} has {done} of {} rows already", self.out.display(), run.rows));
+                Ok((Sink::resumed(shape, &self.out, unfinished), done))
+            }
+            _ => Ok((Sink::file(shape, self.format, &self.out, run), 0)),
+        }
+    }
+
+    /// Rows of one request, and how many connections are of use for `rows` of them. Of a stream nobody knows.
+    fn portions(&self, rows: Option<u64>, at_once: usize) -> (usize, usize) {
+        let connections = usize::from(self.connections);
+        let Some(rows) = rows.and_then(|rows| usize::try_from(rows).ok()) else { return (at_once, connections) };
+        let requests = rows.div_ceil(at_once).max((rows / ROWS_PER_CONNECTION).min(connections)).max(1);
+        (rows.div_ceil(requests).max(1), connections.min(requests))
+    }
+}
+
+/// A run under way.
+struct Transfer<'a> {
+    infer: &'a Infer,
+    /// The most requests that are in memory.
+    window: usize,
+    pool: Pool,
+    sink: Sink,
+    tally: Tally,
+    evidence: EvidenceFiles,
+}
+
+impl Transfer<'_> {
+    /// Sends chunks and writes answers, in the order of the chunks, until all is done, something fails, or nobody reads any more.
+    async fn run(
+        &mut self,
+        mut chunks: mpsc::Receiver<Result<Chunk, Failure>>,
+        rows: Option<u64>,
+        done: u64,
+        output: &Output,
+    ) -> Result<(), Failure> {
+        self.pass_over(&mut chunks, done).await?;
+        let mut progress = Progress::new("answered", rows, done);
+        let mut waiting: VecDeque<(Chunk, Reply)> = VecDeque::new();
+        let (mut taken, mut end) = (done, None);
+        let interrupt = tokio::signal::ctrl_c();
+        tokio::pin!(interrupt);
+        while end.is_none() || !waiting.is_empty() {
+            tokio::select! {
+                _ = &mut interrupt => return Err(interrupted()),
+                answer = first(&mut waiting) => {
+                    let (chunk, _) = waiting.pop_front().expect("the first has its answer");
+                    if matches!(self.take(&chunk, answer?, output)?, Delivery::ReaderGone) {
+                        return Ok(());
+                    }
+                    progress.reach(self.tally.rows, output);
+                }
+                chunk = chunks.recv(), if end.is_none() && waiting.len() < self.window => match chunk {
+                    Some(Ok(mut chunk)) => {
+                        taken += chunk.rows.len() as u64;
+                        match self.infer.check_object(taken, output) {
+                            Ok(()) => {
+                                let reply = self.pool.send(std::mem::take(&mut chunk.rows));
+                                waiting.push_back((chunk, reply));
+                            }
+                            Err(failure) => end = Some(Err(failure)),
+                        }
+                    }
+                    // What was sent before is answered first.
+                    Some(Err(failure)) => end = Some(Err(failure)),
+                    None => end = Some(Ok(())),
+                },
+            }
+        }
+        end.unwrap_or(Ok(()))
+    }
+
+    /// Counts the rows that an earlier run has answered.
+    async fn pass_over(
+        &mut self,
+        chunks: &mut mpsc::Receiver<Result<Chunk, Failure>>,
+        done: u64,
+    ) -> Result<(), Failure> {
+        if done == 0 {
+            return Ok(());
+        }
+        let mut earlier = Earlier::open(&self.infer.out)?;
+        while self.tally.rows < done {
+            let Some(chunk) = chunks.recv().await else { break };
+            let Chunk { rows: _, moved, truth } = chunk?;
+            for (index, moved) in moved.into_iter().enumerate() {
+                let (label, certain) = earlier.next(&self.sink.shape)?;
+                self.tally.row(label, certain, moved, truth.get(index).map(String::as_str));
+            }
+        }
+        self.tally.resumed = self.tally.rows;
+        Ok(())
+    }
+
+    /// Writes and counts the predictions for one chunk.
+    fn take(&mut self, chunk: &Chunk, answer: Answer, output: &Output) -> Result<Delivery, Failure> {
+        self.tally.bytes(&answer);
+        let mut predictions = answer.predictions;
+        // The label of what was sent says nothing certain about what was in the file.
+        for (prediction, moved) in predictions.iter_mut().zip(&chunk.moved) {
+            prediction.certain &= !moved;
+        }
+        let delivery = self.sink.write(&predictions)?;
+        for (index, (prediction, moved)) in predictions.iter().zip(&chunk.moved).enumerate() {
+            let Prediction { certain, .. } = prediction;
+            let truth = chunk.truth.get(index).map(String::as_str);
+            self.tally.row(&prediction.label_text(), *certain, *moved, truth);
+        }
+        while let Some(piece) = self.pool.evidence() {
+            self.evidence.write(&piece, output)?;
+        }
+        Ok(delivery)
+    }
+}
+
+/// The answer to the chunk that is next in order.
+async fn first(waiting: &mut VecDeque<(Chunk, Reply)>) -> Result<Answer, Failure> {
+    match waiting.front_mut() {
+        Some((_, reply)) => match reply.await {
+            Ok(answer) => Ok(answer?),
+            Err(_) => Err(Failure::internal(&"a connection ended without a word")),
+        },
+        None => pending().await,
+    }
+}
+
+fn interrupted() -> Failure {
+    Failure::new(INTERRUPTED, "interrupted", "interrupted", "Run again; what is said above was kept.")
+}
