@@ -1,19 +1,20 @@
 //! How far a long piece of work is: a bar on a terminal, and a line now and then elsewhere.
 
 use std::{
+    fmt,
     io::{IsTerminal, stderr},
     time::{Duration, Instant},
 };
 
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressFinish, ProgressStyle};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressFinish, ProgressState, ProgressStyle};
 
 use super::output::Output;
 
 /// From one plain line to the next; work that is done sooner has none.
 const EVERY: Duration = Duration::from_secs(5);
 
-const BAR: &str = "{msg} {bar:30} {human_pos} of {human_len} rows  {per_sec}  {eta} to go";
-const COUNT: &str = "{msg} {human_pos} rows  {per_sec}";
+const BAR: &str = "{msg} {bar:20} {human_pos} of {human_len} rows, {rate}, {eta} to go";
+const COUNT: &str = "{msg} {human_pos} rows, {rate}";
 
 /// Counts rows for whoever watches. A bar is gone with it.
 #[derive(Debug)]
@@ -59,7 +60,12 @@ impl Progress {
 
 fn bar(done: &'static str, total: Option<u64>, from: u64) -> ProgressBar {
     let template = if total.is_some() { BAR } else { COUNT };
-    let style = ProgressStyle::with_template(template).expect("the template is valid");
+    let style = ProgressStyle::with_template(template).expect("the template is valid").with_key(
+        "rate",
+        |state: &ProgressState, text: &mut dyn fmt::Write| {
+            let _ = write!(text, "{:.0} rows/s", state.per_sec());
+        },
+    );
     let bar = ProgressBar::with_draw_target(total, ProgressDrawTarget::stderr())
         .with_style(style)
         .with_message(done)
@@ -67,4 +73,17 @@ fn bar(done: &'static str, total: Option<u64>, from: u64) -> ProgressBar {
         .with_finish(ProgressFinish::AndClear);
     bar.reset_eta();
     bar
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_says_how_fast_and_how_long() {
+        let start = (100, Instant::now().checked_sub(Duration::from_secs(10)).unwrap());
+        let progress = |total| Progress { done: "answered", total, start, told: start.1, bar: None };
+        assert_eq!(progress(Some(2100)).line(1100), "answered 1100 of 2100 rows, 100 rows/s, 10 s to go");
+        assert_eq!(progress(None).line(1100), "answered 1100 rows, 100 rows/s");
+    }
 }

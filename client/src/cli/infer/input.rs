@@ -143,32 +143,35 @@ fn again(
     size: usize,
     hand_out: impl Fn(Chunk) -> bool,
 ) -> Result<(), Failure> {
-    let changed = || {
+    let changed = |how: &str| {
         Failure::bad_input(
             "input_changed",
-            format!("{} changed after it was checked", columns.path.display()),
+            format!("{} changed after it was checked: {how}", columns.path.display()),
             "Run again on a file that nobody writes to.",
         )
     };
+    let differs = |failure: Failure| changed(&failure.message);
     let unchanged = |file: &File| file.metadata().is_ok_and(|metadata| stamp(&metadata) == checked.stamp);
     file.rewind().map_err(|error| Failure::file(&columns.path, &error))?;
     if !unchanged(&file) {
-        return Err(changed());
+        return Err(changed(WRITTEN));
     }
-    let mut rows = Rows::new(TableReader::new(Hashed::new(&file)), columns).map_err(|_| changed())?;
+    let mut rows = Rows::new(TableReader::new(Hashed::new(&file)), columns).map_err(differs)?;
     let mut count = 0;
-    while let Some(chunk) = rows.next(size_at(count, done, size)).map_err(|_| changed())? {
+    while let Some(chunk) = rows.next(size_at(count, done, size)).map_err(differs)? {
         count += chunk.rows.len() as u64;
         if count > checked.rows || !unchanged(&file) {
-            return Err(changed());
+            return Err(changed(WRITTEN));
         }
         if !hand_out(chunk) {
             return Ok(());
         }
     }
     let same = rows.finish() == (checked.digest, checked.bytes) && count == checked.rows;
-    if same { Ok(()) } else { Err(changed()) }
+    if same { Ok(()) } else { Err(changed(WRITTEN)) }
 }
+
+const WRITTEN: &str = "somebody wrote to it";
 
 /// `size`, but that no chunk has rows from before and after the first `done`.
 fn size_at(row: u64, done: u64, size: usize) -> usize {
@@ -314,5 +317,115 @@ impl<R: Read> Read for Hashed<R> {
         self.context.update(&buffer[..count]);
         self.bytes += count as u64;
         Ok(count)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use cloister_inference::{Bundle, FeatureRange, ImportOptions, import};
+
+    use super::*;
+
+    const IRIS: &[u8] = include_bytes!("../../../../tests/data/iris/iris.onnx");
+
+    fn description() -> Description {
+        let names = ["a", "b", "c", "d"].map(str::to_owned);
+        let ranges = names.map(|name| FeatureRange { name, low: 0.0, high: 10.0 }).to_vec();
+        let options = ImportOptions { ranges: Some(ranges), precision: 1e-2, ..ImportOptions::new("iris", "1") };
+        let bundle: Bundle = import(IRIS, &options).unwrap().bundle;
+        bundle.description().clone()
+    }
+
+    struct Case {
+        file: tempfile::NamedTempFile,
+        input: Input,
+        columns: Columns,
+        checked: Result<Checked, Failure>,
+    }
+
+    /// A file of which the first reading is done.
+    fn case(text: &str, clip: bool) -> Case {
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        file.write_all(text.as_bytes()).unwrap();
+        let mut input = Input::open(file.path()).unwrap();
+        let columns = input.columns(description(), None, clip).unwrap();
+        let checked = input.check(&columns, &Output::new(false)).map(Option::unwrap);
+        Case { file, input, columns, checked }
+    }
+
+    impl Case {
+        /// The second reading: the lengths of the chunks, and the code of the failure.
+        fn stream(self, done: u64, size: usize) -> (Vec<usize>, Option<String>) {
+            let mut chunks = self.input.stream(self.columns, self.checked.ok(), done, size);
+            let (mut lengths, mut code) = (Vec::new(), None);
+            while let Some(chunk) = chunks.blocking_recv() {
+                match chunk {
+                    Ok(chunk) => lengths.push(chunk.rows.len()),
+                    Err(failure) => code = Some(failure.code),
+                }
+            }
+            (lengths, code)
+        }
+    }
+
+    fn table(rows: usize) -> String {
+        "a,b,c,d\n".to_owned() + &"5.1,3.5,1.4,0.2\n".repeat(rows)
+    }
+
+    #[test]
+    fn rows_are_counted_and_then_come_in_chunks() {
+        let read = |done| case(&table(10), false).stream(done, 4);
+        assert_eq!(case(&table(10), false).checked.unwrap().rows, 10);
+        assert_eq!(read(0), (vec![4, 4, 2], None));
+        assert_eq!(read(3), (vec![3, 4, 3], None));
+        assert_eq!(read(6), (vec![4, 2, 4], None));
+        assert_eq!(read(10), (vec![4, 4, 2], None));
+    }
+
+    #[test]
+    fn the_first_reading_finds_the_last_row() {
+        let far = table(400) + "5.1,3.5,1.4,99\n";
+        let failure = case(&far, false).checked.unwrap_err();
+        assert_eq!(failure.code, "out_of_range");
+        assert!(failure.message.starts_with("line 402, column \"d\""), "{}", failure.message);
+        assert_eq!(case(&far, true).checked.unwrap().rows, 401);
+        assert_eq!(case("a,b,c,d\n", false).checked.unwrap_err().code, "empty_table");
+    }
+
+    #[test]
+    fn a_file_that_changes_in_between_is_refused() {
+        for (change, text) in
+            [("longer", table(11)), ("shorter", table(9)), ("other", table(10).replacen("5.1", "5.2", 1))]
+        {
+            let case = case(&table(10), false);
+            std::fs::write(case.file.path(), text).unwrap();
+            // Whatever the file system says of the time of the change.
+            let stamp = stamp(&case.file.as_file().metadata().unwrap());
+            let checked = case.checked.map(|checked| Checked { stamp, ..checked });
+            let (_, code) = Case { checked, ..case }.stream(0, 4);
+            assert_eq!(code.as_deref(), Some("input_changed"), "{change}");
+        }
+        let case = case(&table(10), false);
+        std::fs::write(case.file.path(), table(20)).unwrap();
+        assert_eq!(case.stream(0, 4), (vec![], Some("input_changed".to_owned())), "nothing of it is handed out");
+    }
+
+    #[test]
+    fn what_cannot_be_read_twice_is_judged_as_it_comes() {
+        let columns = case(&table(1), false).columns;
+        let read = |text: String| {
+            let lengths = std::cell::RefCell::new(Vec::new());
+            let hand_out = |chunk: Chunk| {
+                lengths.borrow_mut().push(chunk.rows.len());
+                true
+            };
+            let code = once(TableReader::new(text.as_bytes()), &columns, 4, hand_out).err().map(|failure| failure.code);
+            (lengths.into_inner(), code)
+        };
+        assert_eq!(read(table(5)), (vec![4, 1], None));
+        assert_eq!(read(table(5) + "5.1,3.5,1.4,x\n"), (vec![4], Some("not_a_number".to_owned())));
+        assert_eq!(read(table(0)), (vec![], Some("empty_table".to_owned())));
     }
 }

@@ -13,6 +13,7 @@ use std::{
     fs::File,
     future::pending,
     path::{Path, PathBuf},
+    time::Instant,
 };
 
 use clap::{Args, ValueEnum};
@@ -118,6 +119,7 @@ impl Infer {
         ));
         let description = connection.model(&self.model).await?.description().clone();
         let model = connection.enclave().model(&self.model).map_err(Error::from)?.clone();
+        let first = (connection, Instant::now());
 
         let columns = input.columns(description.clone(), labels, self.clip)?;
         // All of them, before the first is sent.
@@ -126,12 +128,13 @@ impl Infer {
         let (sink, done) = self.sink(&description, checked, &model, output)?;
 
         let rows = checked.map(|checked| checked.rows);
-        let (size, connections) = self.portions(rows.map(|rows| rows - done), columns.rows_at_once());
+        let (size, connections) =
+            portions(rows.map(|rows| rows - done), columns.rows_at_once(), self.connections.into());
         let goal = Goal { endpoint: self.evaluator.endpoint.clone(), policy, model };
         let mut transfer = Transfer {
             infer: self,
             window: connections * REQUESTS_PER_CONNECTION,
-            pool: Pool::start(goal, connection, connections),
+            pool: Pool::start(goal, first, connections),
             sink,
             tally: Tally::new(&description, labels.is_some()),
             evidence: EvidenceFiles::new(self.evidence.as_deref(), self.resume),
@@ -230,14 +233,13 @@ impl Infer {
             _ => Ok((Sink::file(shape, self.format, &self.out, run), 0)),
         }
     }
+}
 
-    /// Rows of one request, and how many connections are of use for `rows` of them. Of a stream nobody knows.
-    fn portions(&self, rows: Option<u64>, at_once: usize) -> (usize, usize) {
-        let connections = usize::from(self.connections);
-        let Some(rows) = rows.and_then(|rows| usize::try_from(rows).ok()) else { return (at_once, connections) };
-        let requests = rows.div_ceil(at_once).max((rows / ROWS_PER_CONNECTION).min(connections)).max(1);
-        (rows.div_ceil(requests).max(1), connections.min(requests))
-    }
+/// Rows of one request, at most `at_once`, and how many of `connections` are of use for `rows`. Of a stream nobody knows.
+fn portions(rows: Option<u64>, at_once: usize, connections: usize) -> (usize, usize) {
+    let Some(rows) = rows.and_then(|rows| usize::try_from(rows).ok()) else { return (at_once, connections) };
+    let requests = rows.div_ceil(at_once).max((rows / ROWS_PER_CONNECTION).min(connections)).max(1);
+    (rows.div_ceil(requests).max(1), connections.min(requests))
 }
 
 /// A run under way.
@@ -351,5 +353,28 @@ async fn first(waiting: &mut VecDeque<(Chunk, Reply)>) -> Result<Answer, Failure
 }
 
 fn interrupted() -> Failure {
-    Failure::new(INTERRUPTED, "interrupted", "interrupted", "Run again; what is said above was kept.")
+    Failure::new(INTERRUPTED, "interrupted", "interrupted", "Run again, with --resume if a note above says so.")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn requests_are_as_large_as_keeps_connections_busy() {
+        for (rows, at_once, connections, expected) in [
+            (Some(0), 170, 2, (1, 1)),
+            (Some(1), 170, 2, (1, 1)),
+            (Some(150), 170, 2, (150, 1)),
+            (Some(300), 170, 2, (150, 2)),
+            (Some(1_000_000), 170, 16, (170, 16)),
+            (Some(300), 10_000, 2, (300, 1)),
+            (Some(2000), 10_000, 2, (1000, 2)),
+            (Some(2000), 10_000, 16, (286, 7)),
+            (Some(100_000), 10_000, 2, (10_000, 2)),
+            (None, 170, 3, (170, 3)),
+        ] {
+            assert_eq!(portions(rows, at_once, connections), expected, "{rows:?} {at_once} {connections}");
+        }
+    }
 }

@@ -41,16 +41,16 @@ struct Job {
 pub(super) type Reply = oneshot::Receiver<Result<Answer, Error>>;
 
 impl Pool {
-    /// Makes ready as many connections as are wanted: `first`, which is open, and others that are opened once there is work for
-    /// them.
-    pub(super) fn start(goal: Goal, first: AttestedConnection, connections: usize) -> Self {
+    /// Makes ready as many connections as are wanted: `first`, which is open and was used then, and others that are opened once
+    /// there is work for them.
+    pub(super) fn start(goal: Goal, first: (AttestedConnection, Instant), connections: usize) -> Self {
         let (jobs, queue) = mpsc::unbounded_channel();
         let (pieces, evidence) = mpsc::unbounded_channel();
         let (goal, queue) = (Arc::new(goal), Arc::new(Mutex::new(queue)));
-        let mut open = Some((first, Instant::now()));
+        let mut first = Some(first);
         for _ in 0..connections {
             let worker = Worker { goal: goal.clone(), queue: queue.clone(), evidence: pieces.clone() };
-            tokio::spawn(worker.work(open.take()));
+            tokio::spawn(worker.work(first.take()));
         }
         Self { jobs, evidence }
     }

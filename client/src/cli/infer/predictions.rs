@@ -129,3 +129,46 @@ fn lines(records: impl Iterator<Item = Vec<String>>) -> Result<String, Failure> 
     let bytes = writer.into_inner().map_err(|error| Failure::internal(&error))?;
     String::from_utf8(bytes).map_err(|error| Failure::internal(&error))
 }
+
+#[cfg(test)]
+mod tests {
+    use cloister_client::Label;
+
+    use super::*;
+
+    fn shape() -> Shape {
+        let names = || vec!["no".to_owned(), "a \"b\"\nc".to_owned()];
+        Shape { is_classifier: true, decimals: 3, logits: names(), outputs: Some((Kind::Probability, names())) }
+    }
+
+    fn predictions() -> [Prediction; 2] {
+        let prediction = |label: &str, certain, logit: f64| Prediction {
+            label: Some(Label::Text(label.to_owned())),
+            certain,
+            logits: vec![logit, -logit],
+            outputs: vec![0.25, 0.75],
+        };
+        [prediction("no", true, 1.5), prediction("a \"b\"\nc", false, -0.0625)]
+    }
+
+    #[test]
+    fn elements_make_up_the_array_that_would_be_written_at_once() {
+        let (shape, predictions) = (shape(), predictions());
+        let array: Value = predictions.iter().map(|prediction| shape.json(prediction)).collect();
+        assert_eq!(format!("[\n{}\n]", shape.json_elements(&predictions).join(",\n")), format!("{array:#}"));
+    }
+
+    #[test]
+    fn lines_are_read_as_they_were_written() {
+        let (shape, predictions) = (shape(), predictions());
+        let text = shape.csv_header().unwrap() + &shape.csv(&predictions).unwrap();
+        let first = "label,certain,logit:no,\"logit:a \"\"b\"\"\nc\",probability:no,\"probability:a \"\"b\"\"\nc\"\n\
+                     no,true,1.500,-1.500,0.250000,0.750000\n";
+        assert!(text.starts_with(first), "{text}");
+        let mut reader = csv::Reader::from_reader(text.as_bytes());
+        let rows: Vec<_> = reader.records().map(Result::unwrap).collect();
+        let read: Vec<_> = rows.iter().map(|row| shape.read(row.iter()).unwrap()).collect();
+        assert_eq!(read, [("no", true), ("a \"b\"\nc", false)]);
+        assert_eq!(shape.read(["no", "perhaps"].into_iter()), None);
+    }
+}

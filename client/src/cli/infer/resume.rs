@@ -148,7 +148,8 @@ impl Unfinished {
         let sidecar = Sidecar::open(out, run)?;
         let unusable = |error: io::Error| Failure::file(out, &error);
         let mut file = File::options().read(true).write(true).open(out).map_err(unusable)?;
-        let whole = Whole::find(&file, &shape.columns()).map_err(|error| broken(out, &error.to_string()))?;
+        let (header, columns) = (shape.csv_header()?, shape.columns().len());
+        let whole = Whole::find(&file, &header, columns).map_err(|error| broken(out, &error.to_string()))?;
         if whole.rows.is_some_and(|rows| rows > run.rows) {
             return Err(broken(out, "it has more rows than the input"));
         }
@@ -173,27 +174,31 @@ struct Whole {
 }
 
 impl Whole {
-    fn find(mut file: &File, columns: &[String]) -> Result<Self, csv::Error> {
+    fn find(mut file: &File, header: &str, columns: usize) -> io::Result<Self> {
         let length = file.metadata()?.len();
+        let mut begun = Vec::new();
         file.rewind()?;
+        file.take(header.len() as u64).read_to_end(&mut begun)?;
+        if !header.as_bytes().starts_with(&begun) {
+            return Err(io::Error::other("line 1 is another one"));
+        }
+        if begun.len() < header.len() {
+            return Ok(Self::default());
+        }
+        let mut whole = Self { bytes: header.len() as u64, rows: Some(0) };
         let mut reader = ReaderBuilder::new().has_headers(false).flexible(true).from_reader(Ends::new(file));
-        let (mut whole, mut record) = (Self::default(), StringRecord::new());
+        let mut record = StringRecord::new();
         while reader.read_record(&mut record)? {
-            let end = reader.position().byte();
-            let last = end == length;
+            let (end, fits) = (header.len() as u64 + reader.position().byte(), record.len() == columns);
             // A line that was cut short is the last one. A break within quotes ends no line, but then cells are missing.
-            if last && (record.len() != columns.len() || !reader.get_ref().with_line_break) {
+            if end == length && !(fits && reader.get_ref().with_line_break) {
                 break;
             }
-            let fits = match whole.rows {
-                None => record.iter().eq(columns),
-                Some(_) => record.len() == columns.len(),
-            };
             if !fits {
-                let line = record.position().map_or(0, csv::Position::line);
-                return Err(io::Error::other(format!("line {line} is none of it")).into());
+                let row = whole.rows.map_or(0, |rows| rows + 1);
+                return Err(io::Error::other(format!("row {row} has {} cells, not {columns}", record.len())));
             }
-            whole = Self { bytes: end, rows: Some(whole.rows.map_or(0, |rows| rows + 1)) };
+            whole = Self { bytes: end, rows: whole.rows.map(|rows| rows + 1) };
         }
         Ok(whole)
     }
@@ -250,7 +255,7 @@ mod tests {
     fn whole(text: &str) -> Option<Whole> {
         let mut file = tempfile::tempfile().unwrap();
         file.write_all(text.as_bytes()).unwrap();
-        Whole::find(&file, &["label".to_owned(), "certain".to_owned()]).ok()
+        Whole::find(&file, "label,certain\n", 2).ok()
     }
 
     #[test]
