@@ -279,6 +279,9 @@ fn what_cannot_go_on_is_refused() {
     fails(&["--in", "-", "--out", &out, "--resume"], 6, "empty_table", "");
     fails(&[&run[..], &["--resume", "--format", "json"]].concat(), 2, "usage", "CSV");
     assert!(!Path::new(&out).exists(), "nothing was begun");
+    fails(&["--in", &input, "--out", &input], 2, "usage", "is the input");
+    fails(&["--in", &input, "--evidence", &input], 2, "usage", "is the input");
+    assert_eq!(fs::read_to_string(&input).unwrap(), table(10));
 
     // As an interrupted run leaves it: what a whole one writes, without its last rows.
     desk.infer(&run);

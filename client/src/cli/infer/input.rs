@@ -1,4 +1,4 @@
-//! The rows of the input, chunk by chunk, each judged before it is handed out. No more than a chunk is kept.
+//! The input: a file, which is read twice, or what can be read only once. No more of it than a chunk is kept.
 
 use std::{
     fs::{File, Metadata},
@@ -8,13 +8,15 @@ use std::{
     time::SystemTime,
 };
 
-use aws_lc_rs::digest::{Context, SHA384};
 use cloister_attestation::Sha384;
-use cloister_client::{Description, Header, Row, TableError, TableReader};
-use cloister_inference::EncryptError;
+use cloister_client::{Description, Header, TableError, TableReader};
 use tokio::sync::mpsc;
 
-use super::{super::progress::Progress, Failure, Output, short};
+use super::{
+    super::progress::Progress,
+    Failure, Output,
+    rows::{Chunk, Columns, Hashed, Rows},
+};
 
 /// A source of rows whose header was read.
 pub(super) struct Input {
@@ -27,7 +29,7 @@ enum Source {
     /// Read twice: all of it is judged before any of it is sent.
     File(File),
     /// What cannot be read twice is judged chunk by chunk.
-    Stream(TableReader<Box<dyn Read + Send>>),
+    Stream(Box<TableReader<Box<dyn Read + Send>>>),
 }
 
 impl Input {
@@ -47,7 +49,7 @@ impl Input {
                     None => Box::new(io::stdin()),
                 };
                 let reader = TableReader::new(stream).map_err(bad_table)?;
-                (reader.header().clone(), Source::Stream(reader))
+                (reader.header().clone(), Source::Stream(reader.into()))
             }
         };
         Ok(Self { path: path.to_owned(), header, source })
@@ -111,7 +113,7 @@ impl Input {
             let outcome = match (self.source, checked) {
                 (Source::File(file), Some(checked)) => again(file, &columns, checked, done, size, hand_out),
                 (Source::File(file), None) => once(TableReader::new(file), &columns, size, hand_out),
-                (Source::Stream(reader), _) => once(Ok(reader), &columns, size, hand_out),
+                (Source::Stream(reader), _) => once(Ok(*reader), &columns, size, hand_out),
             };
             if let Err(failure) = outcome {
                 let _ = sender.blocking_send(Err(failure));
@@ -197,127 +199,6 @@ fn once<R: Read>(
         }
     }
     if empty { Err(Failure::table(&columns.path, &TableError::Empty)) } else { Ok(()) }
-}
-
-/// What is taken of each row, and what it must be.
-#[derive(Clone, Debug)]
-pub(super) struct Columns {
-    path: PathBuf,
-    description: Description,
-    positions: Vec<usize>,
-    labels: Option<usize>,
-    clip: bool,
-}
-
-/// Numbers of one chunk: 8 MiB, however wide the rows are.
-const MAX_NUMBERS: usize = 1 << 20;
-
-impl Columns {
-    /// The most rows that are worth being in memory at once, of which one request may hold fewer.
-    pub(super) fn rows_at_once(&self) -> usize {
-        (MAX_NUMBERS / self.positions.len().max(1)).clamp(1, self.description.rows_per_request())
-    }
-}
-
-/// Rows for one request.
-#[derive(Debug, Default, PartialEq)]
-pub(super) struct Chunk {
-    pub(super) rows: Vec<Vec<f64>>,
-    /// Which of them `--clip` changed.
-    pub(super) moved: Vec<bool>,
-    /// Their true labels, if there is a column of them.
-    pub(super) truth: Vec<String>,
-}
-
-struct Rows<'a, R> {
-    reader: TableReader<R>,
-    columns: &'a Columns,
-    row: Row,
-}
-
-impl<'a, R: Read> Rows<'a, R> {
-    fn new(reader: Result<TableReader<R>, TableError>, columns: &'a Columns) -> Result<Self, Failure> {
-        let reader = reader.map_err(|error| Failure::table(&columns.path, &error))?;
-        Ok(Self { reader, columns, row: Row::default() })
-    }
-
-    /// The next rows, at most `size`, all of them good; none at the end.
-    fn next(&mut self, size: usize) -> Result<Option<Chunk>, Failure> {
-        let Columns { path, description, positions, labels, clip } = self.columns;
-        let bad_table = |error: TableError| Failure::table(path, &error);
-        let (mut chunk, mut lines) = (Chunk::default(), Vec::new());
-        while chunk.rows.len() < size && self.reader.read(&mut self.row).map_err(bad_table)? {
-            let mut row = self.reader.header().numbers(&self.row, positions).map_err(bad_table)?;
-            chunk.moved.push(*clip && move_inside(&mut row, description));
-            chunk.rows.push(row);
-            chunk.truth.extend(labels.map(|position| self.row.cell(position).to_owned()));
-            lines.push(self.row.line());
-        }
-        description.encode(&chunk.rows).map_err(|error| locate(&error, &lines))?;
-        Ok((!chunk.rows.is_empty()).then_some(chunk))
-    }
-}
-
-impl<R: Read> Rows<'_, Hashed<R>> {
-    /// Digest and length of what was read.
-    fn finish(self) -> (Sha384, u64) {
-        self.reader.into_parts().0.finish()
-    }
-}
-
-/// Moves values to the edges of their ranges; whether there were any.
-fn move_inside(row: &mut [f64], description: &Description) -> bool {
-    let mut moved = false;
-    for (value, feature) in row.iter_mut().zip(description.features()) {
-        let inside = value.clamp(feature.low, feature.high);
-        moved |= inside != *value;
-        *value = inside;
-    }
-    moved
-}
-
-/// Errors of one row name its line in the file.
-fn locate(error: &EncryptError, lines: &[u64]) -> Failure {
-    match error {
-        EncryptError::OutOfRange { row, column, value, low, high } => Failure::bad_input(
-            error.code(),
-            format!(
-                "line {}, column {column:?}: {value} is outside the model's range, {} to {}",
-                lines[*row],
-                short(*low),
-                short(*high)
-            ),
-            "Check the value and its unit, pass --clip to move it to the edge, or ask for a model with a wider range.",
-        ),
-        _ => Failure::bad_input(error.code(), error.to_string(), error.remedy()),
-    }
-}
-
-/// Digests what is read through it.
-struct Hashed<R> {
-    source: R,
-    context: Context,
-    bytes: u64,
-}
-
-impl<R> Hashed<R> {
-    fn new(source: R) -> Self {
-        Self { source, context: Context::new(&SHA384), bytes: 0 }
-    }
-
-    fn finish(self) -> (Sha384, u64) {
-        let digest = self.context.finish();
-        (Sha384(digest.as_ref().try_into().expect("SHA-384 has 48 bytes")), self.bytes)
-    }
-}
-
-impl<R: Read> Read for Hashed<R> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let count = self.source.read(buffer)?;
-        self.context.update(&buffer[..count]);
-        self.bytes += count as u64;
-        Ok(count)
-    }
 }
 
 #[cfg(test)]

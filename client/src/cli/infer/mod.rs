@@ -5,36 +5,35 @@ mod input;
 mod pool;
 mod predictions;
 mod resume;
+mod rows;
 mod sink;
 mod tally;
+mod transfer;
 
 use std::{
-    collections::VecDeque,
     fs::File,
-    future::pending,
     path::{Path, PathBuf},
     time::Instant,
 };
 
 use clap::{Args, ValueEnum};
 use cloister_attestation::ManifestModel;
-use cloister_client::{Answer, Description, Error, Prediction};
-use tokio::sync::mpsc;
+use cloister_client::{Description, Error};
 
 use self::{
     evidence::EvidenceFiles,
-    input::{Checked, Chunk, Input},
-    pool::{Goal, Pool, Reply},
+    input::{Checked, Input},
+    pool::{Goal, Pool},
     predictions::Shape,
-    resume::{Earlier, Run, Unfinished, sidecar},
+    resume::{Run, Unfinished, sidecar},
     sink::Sink,
     tally::Tally,
+    transfer::Transfer,
 };
 use super::{
     Evaluator,
-    failure::{Failure, INTERRUPTED},
-    output::{Delivery, Output, foreign, short},
-    progress::Progress,
+    failure::Failure,
+    output::{Output, foreign, short},
 };
 
 /// Encrypt rows, have them evaluated by a verified evaluator, and decrypt the answer
@@ -73,7 +72,7 @@ pub(crate) struct Infer {
     #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u8).range(1..=16))]
     connections: u8,
     /// Go on with a run that was interrupted: its rows in --out FILE are kept. Beside an unfinished file lies FILE.resume, which
-    /// says of which input and model it is
+    /// says of which input and model it is. Evidence goes to further files; that of a process that was killed is lost with it
     #[arg(long)]
     resume: bool,
 }
@@ -106,7 +105,7 @@ impl Infer {
     pub(crate) async fn run(&self, output: &mut Output) -> Result<(), Failure> {
         let mut input = Input::open(&self.input)?;
         self.check_resume(&input)?;
-        self.check_outputs()?;
+        self.check_outputs(&input)?;
         let labels = self.labels.as_deref().map(|column| input.labels(column)).transpose()?;
 
         let policy = self.evaluator.policy()?;
@@ -173,12 +172,17 @@ impl Infer {
     }
 
     /// What cannot be written is found out before anything is asked for. Nothing is truncated yet.
-    fn check_outputs(&self) -> Result<(), Failure> {
+    fn check_outputs(&self, input: &Input) -> Result<(), Failure> {
         let files =
             [Some(&self.out), self.evidence.as_ref()].into_iter().flatten().filter(|path| *path != Path::new("-"));
         for path in files {
             let opened = File::options().append(true).create(true).open(path);
             opened.map_err(|error| Failure::file(path, &error))?;
+            // It is still being read when the first predictions are written.
+            let same = || path.canonicalize().ok() == self.input.canonicalize().ok();
+            if input.is_file() && same() {
+                return Err(Failure::usage(format!("{} is the input: write to another file", path.display())));
+            }
         }
         Ok(())
     }
@@ -240,120 +244,6 @@ fn portions(rows: Option<u64>, at_once: usize, connections: usize) -> (usize, us
     let Some(rows) = rows.and_then(|rows| usize::try_from(rows).ok()) else { return (at_once, connections) };
     let requests = rows.div_ceil(at_once).max((rows / ROWS_PER_CONNECTION).min(connections)).max(1);
     (rows.div_ceil(requests).max(1), connections.min(requests))
-}
-
-/// A run under way.
-struct Transfer<'a> {
-    infer: &'a Infer,
-    /// The most requests that are in memory.
-    window: usize,
-    pool: Pool,
-    sink: Sink,
-    tally: Tally,
-    evidence: EvidenceFiles,
-}
-
-impl Transfer<'_> {
-    /// Sends chunks and writes answers, in the order of the chunks, until all is done, something fails, or nobody reads any more.
-    async fn run(
-        &mut self,
-        mut chunks: mpsc::Receiver<Result<Chunk, Failure>>,
-        rows: Option<u64>,
-        done: u64,
-        output: &Output,
-    ) -> Result<(), Failure> {
-        self.pass_over(&mut chunks, done).await?;
-        let mut progress = Progress::new("answered", rows, done);
-        let mut waiting: VecDeque<(Chunk, Reply)> = VecDeque::new();
-        let (mut taken, mut end) = (done, None);
-        let interrupt = tokio::signal::ctrl_c();
-        tokio::pin!(interrupt);
-        while end.is_none() || !waiting.is_empty() {
-            tokio::select! {
-                _ = &mut interrupt => return Err(interrupted()),
-                answer = first(&mut waiting) => {
-                    let (chunk, _) = waiting.pop_front().expect("the first has its answer");
-                    if matches!(self.take(&chunk, answer?, output)?, Delivery::ReaderGone) {
-                        return Ok(());
-                    }
-                    progress.reach(self.tally.rows, output);
-                }
-                chunk = chunks.recv(), if end.is_none() && waiting.len() < self.window => match chunk {
-                    Some(Ok(mut chunk)) => {
-                        taken += chunk.rows.len() as u64;
-                        match self.infer.check_object(taken, output) {
-                            Ok(()) => {
-                                let reply = self.pool.send(std::mem::take(&mut chunk.rows));
-                                waiting.push_back((chunk, reply));
-                            }
-                            Err(failure) => end = Some(Err(failure)),
-                        }
-                    }
-                    // What was sent before is answered first.
-                    Some(Err(failure)) => end = Some(Err(failure)),
-                    None => end = Some(Ok(())),
-                },
-            }
-        }
-        end.unwrap_or(Ok(()))
-    }
-
-    /// Counts the rows that an earlier run has answered.
-    async fn pass_over(
-        &mut self,
-        chunks: &mut mpsc::Receiver<Result<Chunk, Failure>>,
-        done: u64,
-    ) -> Result<(), Failure> {
-        if done == 0 {
-            return Ok(());
-        }
-        let mut earlier = Earlier::open(&self.infer.out)?;
-        while self.tally.rows < done {
-            let Some(chunk) = chunks.recv().await else { break };
-            let Chunk { rows: _, moved, truth } = chunk?;
-            for (index, moved) in moved.into_iter().enumerate() {
-                let (label, certain) = earlier.next(&self.sink.shape)?;
-                self.tally.row(label, certain, moved, truth.get(index).map(String::as_str));
-            }
-        }
-        self.tally.resumed = self.tally.rows;
-        Ok(())
-    }
-
-    /// Writes and counts the predictions for one chunk.
-    fn take(&mut self, chunk: &Chunk, answer: Answer, output: &Output) -> Result<Delivery, Failure> {
-        self.tally.bytes(&answer);
-        let mut predictions = answer.predictions;
-        // The label of what was sent says nothing certain about what was in the file.
-        for (prediction, moved) in predictions.iter_mut().zip(&chunk.moved) {
-            prediction.certain &= !moved;
-        }
-        let delivery = self.sink.write(&predictions)?;
-        for (index, (prediction, moved)) in predictions.iter().zip(&chunk.moved).enumerate() {
-            let Prediction { certain, .. } = prediction;
-            let truth = chunk.truth.get(index).map(String::as_str);
-            self.tally.row(&prediction.label_text(), *certain, *moved, truth);
-        }
-        while let Some(piece) = self.pool.evidence() {
-            self.evidence.write(&piece, output)?;
-        }
-        Ok(delivery)
-    }
-}
-
-/// The answer to the chunk that is next in order.
-async fn first(waiting: &mut VecDeque<(Chunk, Reply)>) -> Result<Answer, Failure> {
-    match waiting.front_mut() {
-        Some((_, reply)) => match reply.await {
-            Ok(answer) => Ok(answer?),
-            Err(_) => Err(Failure::internal(&"a connection ended without a word")),
-        },
-        None => pending().await,
-    }
-}
-
-fn interrupted() -> Failure {
-    Failure::new(INTERRUPTED, "interrupted", "interrupted", "Run again, with --resume if a note above says so.")
 }
 
 #[cfg(test)]
