@@ -13,7 +13,7 @@ use super::output::Output;
 /// From one plain line to the next; work that is done sooner has none.
 const EVERY: Duration = Duration::from_secs(5);
 
-const BAR: &str = "{msg} {bar:20} {human_pos} of {human_len} rows, {rate}, {eta} to go";
+const BAR: &str = "{msg} {wide_bar} {human_pos} of {human_len} rows, {rate}, {eta} to go";
 const COUNT: &str = "{msg} {human_pos} rows, {rate}";
 
 /// Counts rows for whoever watches. A bar is gone with it.
