@@ -11,6 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use cloister_attestation::{Manifest, Sha384};
 use cloister_e2e::{
     cli::{CLOISTER, Outcome, cloister, write},
     hostile::{
@@ -153,6 +154,47 @@ async fn a_bad_last_row_means_that_nothing_was_sent() {
     assert!(hostile.seen().iter().all(|(path, _)| !path.ends_with("/infer")), "{:?}", hostile.seen());
 }
 
+/// Each connection is verified by itself, and by the same policy; that it serves the very same model is checked all the same.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_connection_to_another_version_of_the_model_ends_the_run() {
+    let authority = Authority::ephemeral();
+    let hostile = Hostile::honest(&authority).await.unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let policy = write(folder.path(), "policy.toml", trusting(&authority).to_toml());
+    let endpoint = hostile.endpoint().unwrap().to_string();
+    let mut child = Command::new(&*CLOISTER)
+        .args(["infer", &endpoint, "--policy", &policy, "--model", "iris", "--in", "-", "--connections", "4"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut stdin = child.stdin.take().unwrap();
+    let rows = table(40 * REQUEST);
+    let (header, rows) = rows.split_at(rows.find('\n').unwrap() + 1);
+    stdin.write_all(header.as_bytes()).unwrap();
+    // The first connection is open, and the others will meet an enclave that serves something else.
+    while hostile.seen().len() < 2 {
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+    hostile.turn(Cheat::Forge(|draft| {
+        let mut manifest = Manifest::from_cbor(&draft.manifest).unwrap();
+        manifest.models[0].version = "2".to_owned();
+        draft.serve(&manifest);
+    }));
+    let rows = rows.to_owned();
+    let ended = spawn_blocking(move || {
+        // It may be gone before it has read all of it.
+        let _ = stdin.write_all(rows.as_bytes());
+        drop(stdin);
+        child.wait_with_output().unwrap()
+    });
+    let ended = ended.await.unwrap();
+    let told = String::from_utf8_lossy(&ended.stderr);
+    assert_eq!(ended.status.code(), Some(3), "{told}");
+    assert!(told.contains("code: model_changed") && told.contains(r#"its version was "1", now it is"#), "{told}");
+}
+
 /// What was answered honestly is kept, with its receipts.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_dishonest_answer_ends_the_run_behind_those_before_it() {
@@ -188,7 +230,8 @@ fn a_run_that_was_killed_goes_on() {
     await_bytes(&out, 100_000);
     killed.kill().unwrap();
     killed.wait().unwrap();
-    let kept = fs::read_to_string(&out).unwrap();
+    let mut kept = fs::read_to_string(&out).unwrap();
+    kept.truncate(kept.rfind('\n').unwrap() + 1);
     assert!(kept.lines().count() < 200_000, "it was killed in time");
     // As if it had been killed within a line.
     fs::write(&out, format!("{kept}setosa,tr")).unwrap();
@@ -332,7 +375,7 @@ fn sidecar(desk: &Desk, input: &str) -> Value {
     let rows = bytes.iter().filter(|byte| **byte == b'\n').count() - 1;
     serde_json::json!({
         "v": 1,
-        "input": cloister_attestation::Sha384::of(&bytes).to_string(),
+        "input": Sha384::of(&bytes).to_string(),
         "bytes": bytes.len(),
         "rows": rows,
         "model": "iris",
