@@ -5,7 +5,7 @@
 //! connection   AttestedConnection: TLS to an enclave that satisfied the policy
 //! clock        where its time comes from
 //! model        RemoteModel: rows in, predictions out, the secret key in between
-//! table        rows from CSV
+//! table        rows from CSV, all at once or one by one
 //! error        what went wrong, whose fault it is, what to do
 //! ```
 //!
@@ -42,4 +42,4 @@ pub use connection::AttestedConnection;
 pub use endpoint::{Endpoint, EndpointError};
 pub use error::Error;
 pub use model::{Answer, RemoteModel, Timing};
-pub use table::{Table, TableError};
+pub use table::{Header, Row, Table, TableError, TableReader};

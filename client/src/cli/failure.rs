@@ -14,6 +14,8 @@ pub(crate) const NOT_VERIFIED: u8 = 3;
 pub(crate) const REFUSED: u8 = 4;
 pub(crate) const UNREACHABLE: u8 = 5;
 pub(crate) const BAD_INPUT: u8 = 6;
+/// What shells say of a program that SIGINT ended.
+pub(crate) const INTERRUPTED: u8 = 130;
 
 /// Why a command failed.
 #[derive(Debug)]

@@ -8,6 +8,7 @@ mod model;
 mod models;
 mod output;
 mod policy;
+mod progress;
 mod text;
 mod verify;
 mod verify_document;
@@ -20,6 +21,7 @@ use std::{
 
 use clap::{Args, Parser, Subcommand, error::ErrorKind};
 use cloister_client::{AttestedConnection, Endpoint, Policy};
+use tokio::runtime::Builder;
 
 use self::{failure::Failure, output::Output};
 
@@ -35,7 +37,7 @@ struct Arguments {
 }
 
 const EXIT_CODES: &str = "Exit codes: 0 done, 1 internal error, 2 usage, 3 not verified, 4 refused by the service, \
-                          5 unreachable, 6 bad input";
+                          5 unreachable, 6 bad input, 130 interrupted";
 
 const GETTING_STARTED: &str = "\
 Verify an evaluator:        cloister verify https://HOST:PORT --policy policy.toml
@@ -57,6 +59,14 @@ enum Command {
 }
 
 impl Command {
+    /// Only rows are worth several threads.
+    fn runtime(&self) -> Builder {
+        match self {
+            Self::Infer(_) => Builder::new_multi_thread(),
+            _ => Builder::new_current_thread(),
+        }
+    }
+
     /// Whether its outcome says `verified`.
     fn verifies(&self) -> bool {
         match self {
@@ -79,9 +89,12 @@ struct Evaluator {
 }
 
 impl Evaluator {
+    fn policy(&self) -> Result<Policy, Failure> {
+        load_policy(self.policy.as_ref().ok_or_else(Failure::no_policy)?)
+    }
+
     /// Connects and verifies, and says what was verified. A failure leaves `verified` false.
-    async fn connect(&self, output: &mut Output) -> Result<AttestedConnection, Failure> {
-        let policy = load_policy(self.policy.as_ref().ok_or_else(Failure::no_policy)?)?;
+    async fn connect(&self, policy: Policy, output: &mut Output) -> Result<AttestedConnection, Failure> {
         let connection = AttestedConnection::open(&self.endpoint, policy).await?;
         let enclave = connection.enclave();
         output.simulated(enclave.simulated());
@@ -112,7 +125,7 @@ pub(crate) fn run() -> ExitCode {
         return output.finish(Ok(()));
     };
     let mut output = Output::new(arguments.json);
-    let outcome = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+    let outcome = match command.runtime().enable_all().build() {
         Ok(runtime) => runtime.block_on(dispatch(command, &mut output)),
         Err(error) => Err(Failure::internal(&error)),
     };

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
 use cloister_attestation::Sha384;
-use cloister_client::{Table, TableError};
+use cloister_client::Table;
 use cloister_inference::{Bundle, FeatureRange, ImportError, ImportOptions, PublicKey, SelfCheck, import};
 use serde_json::{Value, json};
 
@@ -167,9 +167,7 @@ fn stem(path: &Path) -> String {
 /// Names and ranges of the numeric columns of a CSV file.
 fn ranges(path: &Path) -> Result<Vec<FeatureRange>, Failure> {
     let file = std::fs::File::open(path).map_err(|error| Failure::file(path, &error))?;
-    let bad_table = |error: TableError| Failure::table(path, &error);
-    let table = Table::read(file).map_err(bad_table)?;
-    table.ranges(&table.numeric_columns()).map_err(bad_table)
+    Table::numeric_ranges(file).map_err(|error| Failure::table(path, &error))
 }
 
 fn show(bundle: &Bundle, output: &mut Output) {

@@ -25,7 +25,7 @@ Examples:
 
 impl Models {
     pub(crate) async fn run(&self, output: &mut Output) -> Result<(), Failure> {
-        let connection = self.evaluator.connect(output).await?;
+        let connection = self.evaluator.connect(self.evaluator.policy()?, output).await?;
         show(connection.enclave(), output);
         Ok(())
     }

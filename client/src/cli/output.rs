@@ -95,8 +95,8 @@ impl Output {
             if !self.steps.is_empty() {
                 self.object.insert("steps".into(), self.steps.into());
             }
-            let written = write_stdout(&format!("{}\n", Value::from(self.object)));
-            if !written && exit == 0 {
+            let delivery = write_stdout(&format!("{}\n", Value::from(self.object)));
+            if delivery == Delivery::Failed && exit == 0 {
                 exit = INTERNAL;
             }
         }
@@ -184,12 +184,22 @@ pub(crate) fn short(number: f64) -> String {
     text.trim_end_matches('0').trim_end_matches('.').to_owned()
 }
 
-/// Writes to stdout; false if that fails. A reader that is gone is no failure, and changes no outcome.
-pub(crate) fn write_stdout(text: &str) -> bool {
+/// What became of a text for stdout.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Delivery {
+    Written,
+    /// No failure, and it changes no outcome.
+    ReaderGone,
+    Failed,
+}
+
+/// Writes to stdout.
+pub(crate) fn write_stdout(text: &str) -> Delivery {
     let mut stdout = std::io::stdout().lock();
     match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
-        Ok(()) => true,
-        Err(error) => error.kind() == ErrorKind::BrokenPipe,
+        Ok(()) => Delivery::Written,
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => Delivery::ReaderGone,
+        Err(_) => Delivery::Failed,
     }
 }
 

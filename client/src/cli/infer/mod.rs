@@ -1,0 +1,270 @@
+//! `cloister infer`: rows stream through, so that a file of any length takes the memory of a few requests.
+
+mod evidence;
+mod input;
+mod pool;
+mod predictions;
+mod resume;
+mod rows;
+mod sink;
+mod tally;
+mod transfer;
+
+use std::{
+    fs::File,
+    path::{Path, PathBuf},
+    time::Instant,
+};
+
+use clap::{Args, ValueEnum};
+use cloister_attestation::ManifestModel;
+use cloister_client::{Description, Error};
+
+use self::{
+    evidence::EvidenceFiles,
+    input::{Checked, Input},
+    pool::{Goal, Pool},
+    predictions::Shape,
+    resume::{Run, Unfinished, sidecar},
+    sink::Sink,
+    tally::Tally,
+    transfer::Transfer,
+};
+use super::{
+    Evaluator,
+    failure::Failure,
+    output::{Output, foreign, short},
+};
+
+/// Encrypt rows, have them evaluated by a verified evaluator, and decrypt the answer
+///
+/// Files of any length stream through in little memory, several requests at a time, and the output has the order of the input.
+/// All rows of a file are checked before the first is sent. Of a pipe they are checked as they come, so that a bad one is found
+/// when those before it have been answered.
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct Infer {
+    #[command(flatten)]
+    evaluator: Evaluator,
+    /// Name of the model, as `cloister models` lists it
+    #[arg(long, value_name = "NAME")]
+    model: String,
+    /// CSV file with a header line; columns are matched by name, `-` is stdin
+    #[arg(long = "in", value_name = "FILE|-")]
+    input: PathBuf,
+    /// Where predictions go; `-` is stdout
+    #[arg(long, value_name = "FILE|-", default_value = "-")]
+    out: PathBuf,
+    /// How predictions are written
+    #[arg(long, value_enum, default_value_t = Format::Csv)]
+    format: Format,
+    /// Write evidence: everything a third party needs to check the receipts offline. Several connections write several
+    /// files: FILE, FILE.2 and so on
+    #[arg(long, value_name = "FILE")]
+    evidence: Option<PathBuf>,
+    /// Column of the input with the true labels; prints the accuracy
+    #[arg(long, value_name = "COLUMN")]
+    labels: Option<String>,
+    /// Move values outside the declared range to its edge instead of refusing them; such rows are never `certain`
+    #[arg(long)]
+    clip: bool,
+    /// Connections at most, each verified by itself and with a secret key of its own
+    #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u8).range(1..=16))]
+    connections: u8,
+    /// Go on with a run that was interrupted: its rows in --out FILE are kept. Beside an unfinished file lies FILE.resume, which
+    /// says of which input and model it is. Evidence goes to further files; that of a process that was killed is lost with it
+    #[arg(long)]
+    resume: bool,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  cloister infer https://evaluator.example:8443 --policy policy.toml --model iris --in rows.csv
+  cloister infer https://evaluator.example:8443 --policy policy.toml --model iris --in rows.csv \\
+      --out predictions.csv --evidence evidence.cbor
+  cloister infer https://evaluator.example:8443 --policy policy.toml --model iris --in rows.csv \\
+      --out predictions.csv --evidence evidence.cbor --connections 4 --resume
+  cat rows.csv | cloister infer https://evaluator.example:8443 --policy policy.toml --model iris --in -";
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Format {
+    Csv,
+    Json,
+}
+
+/// Requests that are under way or wait, for each connection: it has the next one when it is done with one.
+const REQUESTS_PER_CONNECTION: usize = 2;
+
+/// Fewer rows are not worth another connection: it takes as long as these do.
+const ROWS_PER_CONNECTION: usize = 256;
+
+/// More predictions do not go into one JSON object, which is whole before it is written.
+const MAX_OBJECT_ROWS: u64 = 100_000;
+
+impl Infer {
+    pub(crate) async fn run(&self, output: &mut Output) -> Result<(), Failure> {
+        let mut input = Input::open(&self.input)?;
+        self.check_resume(&input)?;
+        self.check_outputs(&input)?;
+        let labels = self.labels.as_deref().map(|column| input.labels(column)).transpose()?;
+
+        let policy = self.evaluator.policy()?;
+        let mut connection = self.evaluator.connect(policy.clone(), output).await?;
+        let enclave = connection.enclave();
+        output.note(format!(
+            "verified {}, release {} (every step: cloister verify)",
+            foreign(enclave.module_id()),
+            enclave.release()
+        ));
+        let description = connection.model(&self.model).await?.description().clone();
+        let model = connection.enclave().model(&self.model).map_err(Error::from)?.clone();
+        let first = (connection, Instant::now());
+
+        let columns = input.columns(description.clone(), labels, self.clip)?;
+        // All of them, before the first is sent.
+        let checked = input.check(&columns, output)?;
+        self.check_object(checked.map_or(0, |checked| checked.rows), output)?;
+        let (sink, done) = self.sink(&description, checked, &model, output)?;
+
+        let rows = checked.map(|checked| checked.rows);
+        let (size, connections) =
+            portions(rows.map(|rows| rows - done), columns.rows_at_once(), self.connections.into());
+        let goal = Goal { endpoint: self.evaluator.endpoint.clone(), policy, model };
+        let mut transfer = Transfer {
+            infer: self,
+            window: connections * REQUESTS_PER_CONNECTION,
+            pool: Pool::start(goal, first, connections),
+            sink,
+            tally: Tally::new(&description, labels.is_some()),
+            evidence: EvidenceFiles::new(self.evidence.as_deref(), self.resume),
+        };
+        let outcome = transfer.run(input.stream(columns, checked, done, size), rows, done, output).await;
+
+        let Transfer { pool, sink, tally, mut evidence, .. } = transfer;
+        // What was signed until then is worth keeping, above all after a dishonest answer.
+        let written = pool.close().await.iter().try_for_each(|piece| evidence.write(piece, output));
+        let finished = sink.finish(outcome.is_ok(), tally.rows, output);
+        outcome.and(written).and(finished)?;
+        tally.tell(&description, output);
+        Ok(())
+    }
+
+    /// What goes on is a file that was begun, of input that can be read again; what was begun is not lost by mistake.
+    fn check_resume(&self, input: &Input) -> Result<(), Failure> {
+        let sidecar = sidecar(&self.out);
+        let begun = !self.to_stdout() && sidecar.exists();
+        match (self.resume, begun) {
+            (true, _) if self.to_stdout() || matches!(self.format, Format::Json) || !input.is_file() => {
+                Err(Failure::usage("--resume needs a file for --in, and one of CSV for --out"))
+            }
+            (true, false) => Err(Failure::bad_input(
+                "nothing_to_resume",
+                format!("there is no {}: {} is no unfinished run's", sidecar.display(), self.out.display()),
+                "If the output has all rows, it is done. Otherwise run without --resume.",
+            )),
+            (false, true) => Err(Failure::bad_input(
+                "unfinished_output",
+                format!("{} has rows of a run that was interrupted", self.out.display()),
+                format!("Go on with --resume; or remove {}, and start over.", sidecar.display()),
+            )),
+            _ => Ok(()),
+        }
+    }
+
+    /// What cannot be written is found out before anything is asked for. Nothing is truncated yet.
+    fn check_outputs(&self, input: &Input) -> Result<(), Failure> {
+        let files =
+            [Some(&self.out), self.evidence.as_ref()].into_iter().flatten().filter(|path| *path != Path::new("-"));
+        for path in files {
+            let opened = File::options().append(true).create(true).open(path);
+            opened.map_err(|error| Failure::file(path, &error))?;
+            // It is still being read when the first predictions are written.
+            let same = || path.canonicalize().ok() == self.input.canonicalize().ok();
+            if input.is_file() && same() {
+                return Err(Failure::usage(format!("{} is the input: write to another file", path.display())));
+            }
+        }
+        Ok(())
+    }
+
+    fn to_stdout(&self) -> bool {
+        self.out == Path::new("-")
+    }
+
+    /// One JSON object has room for so many rows.
+    fn check_object(&self, rows: u64, output: &Output) -> Result<(), Failure> {
+        if rows <= MAX_OBJECT_ROWS || !self.to_stdout() || !output.is_json() {
+            return Ok(());
+        }
+        Err(Failure::bad_input(
+            "too_many_rows",
+            format!("--json puts the predictions of at most {MAX_OBJECT_ROWS} rows into its object, here are more"),
+            "Write them to a file: --out FILE.",
+        ))
+    }
+
+    /// Where predictions go, and how many are there.
+    fn sink(
+        &self,
+        description: &Description,
+        checked: Option<Checked>,
+        model: &ManifestModel,
+        output: &Output,
+    ) -> Result<(Sink, u64), Failure> {
+        let shape = Shape::new(description);
+        if self.to_stdout() {
+            let sink = if output.is_json() { Sink::object(shape) } else { Sink::stdout(shape, self.format) };
+            return Ok((sink, 0));
+        }
+        let is_file = std::fs::metadata(&self.out).is_ok_and(|metadata| metadata.is_file());
+        let run = checked.filter(|_| is_file && matches!(self.format, Format::Csv)).map(|checked| Run {
+            v: Run::VERSION,
+            input: checked.digest.to_string(),
+            bytes: checked.bytes,
+            rows: checked.rows,
+            model: model.name.clone(),
+            bundle: model.bundle.to_string(),
+            format: "csv".to_owned(),
+            clip: self.clip,
+        });
+        match &run {
+            Some(run) if self.resume => {
+                let unfinished = Unfinished::open(&self.out, run, &shape)?;
+                let done = unfinished.rows.unwrap_or(0);
+                output.note(format!("{} has {done} of {} rows already", self.out.display(), run.rows));
+                Ok((Sink::resumed(shape, &self.out, unfinished), done))
+            }
+            _ => Ok((Sink::file(shape, self.format, &self.out, run), 0)),
+        }
+    }
+}
+
+/// Rows of one request, at most `at_once`, and how many of `connections` are of use for `rows`. Of a stream nobody knows.
+fn portions(rows: Option<u64>, at_once: usize, connections: usize) -> (usize, usize) {
+    let Some(rows) = rows.and_then(|rows| usize::try_from(rows).ok()) else { return (at_once, connections) };
+    let requests = rows.div_ceil(at_once).max((rows / ROWS_PER_CONNECTION).min(connections)).max(1);
+    (rows.div_ceil(requests).max(1), connections.min(requests))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn requests_are_as_large_as_keeps_connections_busy() {
+        for (rows, at_once, connections, expected) in [
+            (Some(0), 170, 2, (1, 1)),
+            (Some(1), 170, 2, (1, 1)),
+            (Some(150), 170, 2, (150, 1)),
+            (Some(300), 170, 2, (150, 2)),
+            (Some(1_000_000), 170, 16, (170, 16)),
+            (Some(300), 10_000, 2, (300, 1)),
+            (Some(2000), 10_000, 2, (1000, 2)),
+            (Some(2000), 10_000, 16, (286, 7)),
+            (Some(100_000), 10_000, 2, (10_000, 2)),
+            (None, 170, 3, (170, 3)),
+        ] {
+            assert_eq!(portions(rows, at_once, connections), expected, "{rows:?} {at_once} {connections}");
+        }
+    }
+}
