@@ -27,7 +27,7 @@ use cloister_attestation::{
 use cloister_client::{AttestedConnection, Clock, Endpoint, Error, Policy, SystemClock};
 use cloister_enclave::{Attester, Entropy, TlsIdentity};
 use cloister_enclave_app::{server::serve, settings::Settings};
-use cloister_inference::{Bundle, Evaluator, Scratch};
+use cloister_inference::{Bundle, Evaluator, PublicKey, Scratch};
 use cloister_simulated_enclave::{Authority, Identity, LocalAddress, LocalListener, SimulatedNsm, policy};
 use cloister_wire::{
     ATTESTATION_MEDIA_TYPE, HEADER_LENGTH,
@@ -102,6 +102,7 @@ impl Hostile {
             description: description.to_bytes(),
             parameters: description.parameters().name(),
             model: Evaluator::new(bundle),
+            public_key: Mutex::default(),
             seen: Mutex::default(),
             shown: Mutex::default(),
             first_answer: Mutex::default(),
@@ -225,6 +226,8 @@ struct HostileEvaluator {
     description: Vec<u8>,
     parameters: &'static str,
     model: Evaluator,
+    /// The latest that was sent.
+    public_key: Mutex<Option<Vec<u8>>>,
     seen: Mutex<Vec<(String, usize)>>,
     shown: Mutex<Vec<Presentation>>,
     first_answer: Mutex<Option<Answer>>,
@@ -288,6 +291,9 @@ impl HostileEvaluator {
     async fn infer(&self, headers: &HeaderMap, body: &[u8]) -> anyhow::Result<Response> {
         let length = headers.get(HEADER_LENGTH).context("no header length")?.to_str()?.parse()?;
         let request = InferRequest::parse(Some(length), body)?;
+        if let Some(public_key) = request.public_key {
+            *locked(&self.public_key) = Some(public_key.to_vec());
+        }
         let mut answer = self.answer(request.ciphertext)?;
         match self.cheat() {
             Cheat::ChangeReply => *answer.0.last_mut().context("an empty reply")? ^= 1,
@@ -306,7 +312,8 @@ impl HostileEvaluator {
     }
 
     fn answer(&self, request: &[u8]) -> anyhow::Result<Answer> {
-        let ciphertext = self.model.evaluate(request, &mut Scratch::default())?;
+        let key = locked(&self.public_key).clone().context("no public key was sent")?;
+        let ciphertext = self.model.evaluate(request, &PublicKey::from_bytes(&key)?, &mut Scratch::default())?;
         let receipt = Receipt {
             request: Sha384::of(request),
             response: Sha384::of(&ciphertext),

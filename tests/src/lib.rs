@@ -7,6 +7,7 @@
 //! image        images of the enclave, as `cargo image` builds them
 //! qemu         an enclave that boots from one, in a virtual machine
 //! cli          the command line, run as a person runs it
+//! tasks        the tasks on which Cloister is compared with other systems
 //! iris         the Iris data, its model and what scikit-learn says of it
 //! hostile      evaluators, parents and TLS servers that cheat
 //! clock        a clock that a test turns by hand
@@ -22,4 +23,5 @@ pub mod iris;
 pub mod process;
 pub mod qemu;
 pub mod raw;
+pub mod tasks;
 pub mod world;

@@ -50,11 +50,12 @@ async fn bad_requests_get_a_code_each_and_the_service_goes_on() {
     let data = Iris::load().unwrap();
     let mut session = Session::new(bundle.description());
     let good = session.encrypt(&data.rows[..2]).unwrap();
+    let public_key = session.public_key().to_vec();
     let mut client = raw(&world).await;
 
     let mut refusals = Vec::new();
     let mut attempt = async |path: &str, ciphertext: &[u8]| {
-        let framed = InferRequest { id: None, ciphertext }.to_framed();
+        let framed = InferRequest { id: None, public_key: Some(&public_key), ciphertext }.to_framed();
         let length = framed.header_length.to_string();
         let headers = [("content-type", BINARY_MEDIA_TYPE), (HEADER_LENGTH, length.as_str())];
         let (status, body) = client.post(path, &headers, framed.body).await.unwrap();
@@ -74,7 +75,7 @@ async fn bad_requests_get_a_code_each_and_the_service_goes_on() {
         let code = attempt(&infer, &good.bytes()[..length]).await;
         assert_eq!(code, Some(ErrorCode::CiphertextRefused), "{length}");
     }
-    for bit in 0..8 * 8 {
+    for bit in 0..9 * 8 {
         let mut flipped = good.bytes().to_vec();
         flipped[bit / 8] ^= 1 << (bit % 8);
         assert_eq!(attempt(&infer, &flipped).await, Some(ErrorCode::CiphertextRefused), "bit {bit}");
@@ -82,7 +83,10 @@ async fn bad_requests_get_a_code_each_and_the_service_goes_on() {
     assert_eq!(attempt(&infer, good.bytes()).await, None);
     assert!(refusals.iter().all(|text| !text.is_empty() && text.len() < 300), "{refusals:?}");
 
-    let (status, body) = client.post(&infer, &[], vec![0; limits::MAX_REQUEST_BYTES + 1]).await.unwrap();
+    let (status, body) = client
+        .post(&infer, &[], vec![0; limits::BESIDE_CIPHERTEXT_BYTES + bundle.request_len(bundle.rows_per_request()) + 1])
+        .await
+        .unwrap();
     assert_eq!(status, 413, "{}", String::from_utf8_lossy(&body));
     let (status, _) = raw(&world).await.post(paths::ATTESTATION, &[], vec![0; 31]).await.unwrap();
     assert_eq!(status, 400);

@@ -23,7 +23,7 @@ pub(crate) fn measure() -> anyhow::Result<Vec<Figure>> {
         full.push(microseconds(|| verify(&challenge, &presentation, &policy, &cold)));
         cached.push(microseconds(|| verify(&challenge, &presentation, &policy, &cache)));
     }
-    let figure = |id, value, unit| Figure { id, value, unit };
+    let figure = |id: &str, value, unit| Figure { id: id.into(), value, unit };
     Ok(vec![
         figure("attestation/document/bytes", presentation.document.len() as f64, "bytes"),
         figure("attestation/document/verify_us", median(full), "us"),

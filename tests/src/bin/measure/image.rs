@@ -29,7 +29,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 
 pub(crate) fn measure() -> anyhow::Result<Vec<Figure>> {
     let identical = u8::from(program_from_elsewhere()? == *PROGRAM).into();
-    let mut figures = vec![Figure { id: "image/build/identical", value: identical, unit: "of 1" }];
+    let mut figures = vec![Figure { id: "image/build/identical".into(), value: identical, unit: "of 1" }];
     match Pieces::find()? {
         Ok(pieces) => figures.extend(booted(&pieces)?),
         Err(reason) => eprintln!("NOT MEASURED: what needs a virtual machine: {reason}"),
@@ -58,7 +58,7 @@ fn booted(pieces: &Pieces) -> anyhow::Result<Vec<Figure>> {
         }
     }
 
-    let figure = |id, value, unit| Figure { id, value, unit };
+    let figure = |id: &str, value, unit| Figure { id: id.into(), value, unit };
     Ok(vec![
         figure("image/eif/bytes", image.eif.len() as f64, "bytes"),
         figure(

@@ -40,7 +40,7 @@ const USAGE: u8 = 2;
 /// One figure.
 #[derive(Clone, Debug)]
 struct Figure {
-    id: &'static str,
+    id: String,
     value: f64,
     unit: &'static str,
 }

@@ -57,7 +57,7 @@ async fn figures() -> anyhow::Result<Vec<Figure>> {
     }
 
     let (encrypted, plain) = (median(encrypted), median(plain));
-    let figure = |id, value, unit| Figure { id, value, unit };
+    let figure = |id: &str, value, unit| Figure { id: id.into(), value, unit };
     Ok(vec![
         figure("service/iris-1/p50_us", encrypted, "us"),
         figure("service/iris-140/e2e_us", median(batches), "us"),
