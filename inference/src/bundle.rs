@@ -293,6 +293,7 @@ pub(crate) mod tests {
             bound: ErrorLedger::new(&model, scale, parameters, 3, STATED).total(),
             limit: model.limit(scale, parameters).try_into().unwrap(),
             scale,
+            steps: vec![],
             domain: description::DOMAIN.into(),
             labels: (0..classes as i64).map(Label::Integer).collect(),
             logits: classes,

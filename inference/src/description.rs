@@ -13,6 +13,7 @@ use crate::cbor::{self, FormatError};
 use crate::message;
 use crate::packing::Packing;
 use crate::parameters::ParameterSet;
+use crate::steps::Step;
 
 /// The public half of a bundle, identified by its SHA-384.
 ///
@@ -136,6 +137,11 @@ impl Description {
         &self.fields.features
     }
 
+    /// What a client does to a row before it encrypts it, in order. The ranges of features are those of the result.
+    pub fn steps(&self) -> &[Step] {
+        &self.fields.steps
+    }
+
     /// The classes, in the order of the logits; none of a regression.
     pub fn labels(&self) -> &[Label] {
         &self.fields.labels
@@ -222,6 +228,8 @@ pub(crate) struct Fields {
     pub(crate) limit: u64,
     #[serde(with = "ScaleFields")]
     pub(crate) scale: Scale,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) steps: Vec<Step>,
     pub(crate) domain: String,
     pub(crate) labels: Vec<Label>,
     pub(crate) logits: usize,
@@ -247,6 +255,7 @@ impl Fields {
         self.check_logits()?;
         let packing = packing(self.parameters, self.features.len(), self.logits)?;
         self.features.iter().try_for_each(Feature::check)?;
+        self.check_steps()?;
         self.labels.iter().try_for_each(Label::check)?;
         check_distinct("feature", self.features.iter().map(|feature| &feature.name))?;
         check_distinct("label", self.labels.iter().map(Label::to_string))?;
@@ -265,6 +274,13 @@ impl Fields {
         match fits {
             true => Ok(()),
             false => Err(DescriptionError::Logits { logits: self.logits, labels: self.labels.len(), link: self.link }),
+        }
+    }
+
+    fn check_steps(&self) -> Result<(), DescriptionError> {
+        match self.steps.iter().position(|step| !step.fits(self.features.len())) {
+            Some(step) => Err(DescriptionError::Step { step }),
+            None => Ok(()),
         }
     }
 
@@ -424,6 +440,12 @@ pub enum DescriptionError {
         /// Its upper end.
         high: f64,
     },
+    /// A step without a number for each column.
+    #[error("step {step} does not have a number for each column")]
+    Step {
+        /// Counted from 0.
+        step: usize,
+    },
     /// Scales that no arithmetic here supports.
     #[error("no such scales: features 2^{}, weights 2^{}, replies of {} bits", .0.features, .0.weights, .0.reply)]
     Scale(Scale),
@@ -470,6 +492,7 @@ impl DescriptionError {
             Self::Empty { .. } => "empty_model",
             Self::TooWide { .. } => "too_wide",
             Self::Range { .. } => "range",
+            Self::Step { .. } => "step",
             Self::Scale(_) => "scale",
             Self::Decimals { .. } => "decimals",
             Self::Logits { .. } => "logits",
@@ -493,9 +516,12 @@ impl DescriptionError {
                 )
             }
             Self::Range { .. } => format!("give finite ends, the lower one first, within ±{LARGEST:e}"),
-            Self::Scale(_) | Self::Decimals { .. } | Self::Logits { .. } | Self::Bound { .. } | Self::Limit { .. } => {
-                "import the model again".into()
-            }
+            Self::Step { .. }
+            | Self::Scale(_)
+            | Self::Decimals { .. }
+            | Self::Logits { .. }
+            | Self::Bound { .. }
+            | Self::Limit { .. } => "import the model again".into(),
         }
     }
 }
@@ -516,6 +542,7 @@ pub(crate) mod tests {
             bound: 1e-3,
             limit: 1 << 62,
             scale: Scale { features: 40, weights: 20, reply: 26 },
+            steps: vec![],
             domain: DOMAIN.into(),
             labels: vec![Label::Integer(-1), Label::Text("other".into())],
             logits: 2,

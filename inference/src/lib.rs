@@ -47,6 +47,7 @@
 //! | `message` | the layout of requests and replies | all |
 //! | `bound` | the error ledger, and why decryption cannot fail | all |
 //! | `cbor`, `description`, `bundle` | the two files, and their checks | all |
+//! | `steps` | what a client does to a row in clear | all |
 //! | `evaluator` | the evaluation | the enclave |
 //! | `client` | secret key, encryption, decryption, predictions | feature `client` |
 //! | `import` | ONNX, folding, planning, the self-check | feature `import` |
@@ -68,6 +69,7 @@ mod message;
 mod packing;
 mod parameters;
 mod ring;
+mod steps;
 
 pub use bound::{ErrorLedger, Scale};
 pub use bundle::{Bundle, BundleError};
@@ -80,3 +82,4 @@ pub use evaluator::{EvaluateError, Evaluator, Scratch};
 pub use import::{FeatureRange, ImportError, ImportOptions, ImportReport, Imported, SelfCheck, import};
 pub use message::{MessageError, MessageKind};
 pub use parameters::ParameterSet;
+pub use steps::{Norm, Step};
