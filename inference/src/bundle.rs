@@ -329,6 +329,7 @@ pub(crate) mod tests {
             limbs,
             limit: noise.limit(norms.largest(), scale).unwrap(),
             scale,
+            steps: vec![],
             budget: None,
             domain: description::DOMAIN.into(),
             labels: (0..classes as i64).map(Label::Integer).collect(),

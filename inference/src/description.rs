@@ -13,6 +13,7 @@ use crate::cbor::{self, FormatError};
 use crate::limbs::Limbs;
 use crate::packing::{Layout, Packing, Shape};
 use crate::parameters::ParameterSet;
+use crate::steps::Step;
 
 /// The public half of a bundle, identified by its SHA-384.
 ///
@@ -137,6 +138,11 @@ impl Description {
         &self.fields.features
     }
 
+    /// What a client does to a row before it encrypts it, in order. The ranges of features are those of the result.
+    pub fn steps(&self) -> &[Step] {
+        &self.fields.steps
+    }
+
     /// The classes, in the order of the logits; none of a regression.
     pub fn labels(&self) -> &[Label] {
         &self.fields.labels
@@ -249,6 +255,8 @@ pub(crate) struct Fields {
     pub(crate) limit: u64,
     #[serde(with = "ScaleFields")]
     pub(crate) scale: Scale,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) steps: Vec<Step>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) budget: Option<u64>,
     pub(crate) domain: String,
@@ -279,6 +287,7 @@ impl Fields {
         self.check_logits()?;
         check_shape(self.features.len(), self.logits)?;
         self.features.iter().try_for_each(Feature::check)?;
+        self.check_steps()?;
         self.labels.iter().try_for_each(Label::check)?;
         check_distinct("feature", self.features.iter().map(|feature| &feature.name))?;
         check_distinct("label", self.labels.iter().map(Label::to_string))?;
@@ -317,6 +326,13 @@ impl Fields {
         match fits {
             true => Ok(()),
             false => Err(DescriptionError::Logits { logits: self.logits, labels: self.labels.len(), link: self.link }),
+        }
+    }
+
+    fn check_steps(&self) -> Result<(), DescriptionError> {
+        match self.steps.iter().position(|step| !step.fits(self.features.len())) {
+            Some(step) => Err(DescriptionError::Step { step }),
+            None => Ok(()),
         }
     }
 
@@ -432,7 +448,7 @@ impl Feature {
         }
         match self.step {
             Some(step) if !is_grid(low, high, step) => {
-                Err(DescriptionError::Step { feature: self.name.clone(), step, low, high })
+                Err(DescriptionError::Grid { feature: self.name.clone(), step, low, high })
             }
             _ => Ok(()),
         }
@@ -523,7 +539,7 @@ pub enum DescriptionError {
     #[error(
         "feature {feature:?} has a grid of step {step} in the range {low} to {high}, which is no even number of steps"
     )]
-    Step {
+    Grid {
         /// The feature.
         feature: String,
         /// Its step.
@@ -542,6 +558,12 @@ pub enum DescriptionError {
         low: f64,
         /// Its upper end.
         high: f64,
+    },
+    /// A step without a number for each column.
+    #[error("step {step} does not have a number for each column")]
+    Step {
+        /// Counted from 0.
+        step: usize,
     },
     /// Scales that no arithmetic here supports.
     #[error("no such scales: {0:?}")]
@@ -589,8 +611,9 @@ impl DescriptionError {
             Self::Empty { .. } => "empty_model",
             Self::TooWide { .. } => "too_wide",
             Self::Layouts { .. } | Self::Layout(_) => "layout",
-            Self::Step { .. } => "step",
+            Self::Grid { .. } => "grid",
             Self::Range { .. } => "range",
+            Self::Step { .. } => "step",
             Self::Scale(_) => "scale",
             Self::Decimals { .. } => "decimals",
             Self::Logits { .. } => "logits",
@@ -611,7 +634,7 @@ impl DescriptionError {
                 "keep at most {} features for {logits} logits, for example the most important ones",
                 MAX_FEATURES.min(MAX_WEIGHTS / logits.clamp(&1, &MAX_LOGITS))
             ),
-            Self::Step { .. } => "give a step of which the range is an even multiple, or none".into(),
+            Self::Grid { .. } => "give a step of which the range is an even multiple, or none".into(),
             Self::Range { .. } => format!("give finite ends, the lower one first, within ±{LARGEST:e}"),
             _ => "import the model again".into(),
         }
@@ -635,6 +658,7 @@ pub(crate) mod tests {
             limbs: Limbs::WHOLE,
             limit: 1 << 62,
             scale: Scale { features: 40, weights: 20, reply: 26, shift: 0, flood: 40 },
+            steps: vec![],
             budget: Some(1000),
             domain: DOMAIN.into(),
             labels: vec![Label::Integer(-1), Label::Text("other".into())],
@@ -719,7 +743,7 @@ pub(crate) mod tests {
         for step in [0.0, -1.0, f64::NAN, 0.3, 2.0, 1e-300] {
             let mut fields = fields();
             fields.features[0].step = Some(step);
-            assert_eq!(Description::new(fields).unwrap_err().code(), "step", "{step}");
+            assert_eq!(Description::new(fields).unwrap_err().code(), "grid", "{step}");
         }
         assert_eq!(code(|f| f.decimals = 16), "decimals");
         assert_eq!(code(|f| f.bound = 4e-4), "bound");

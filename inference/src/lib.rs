@@ -51,6 +51,7 @@
 //! | `message` | the layout of public keys, requests and replies | all |
 //! | `bound` | the error ledger, why decryption cannot fail, and what noise gives away | all |
 //! | `cbor`, `description`, `bundle` | the two files, and their checks | all |
+//! | `steps` | what a client does to a row in clear | all |
 //! | `evaluator`, `public_key` | the evaluation, and replies made anew | the enclave |
 //! | `client` | secret key, encryption, decryption, predictions | feature `client` |
 //! | `import` | ONNX, folding, planning, the self-check | feature `import` |
@@ -76,6 +77,7 @@ mod parameters;
 mod public_key;
 mod random;
 mod ring;
+mod steps;
 mod transform;
 
 pub use bound::{ErrorLedger, Scale};
@@ -92,3 +94,4 @@ pub use message::{MAX_MESSAGE_LEN, MessageError, MessageKind};
 pub use packing::Layout;
 pub use parameters::ParameterSet;
 pub use public_key::{KeyId, PublicKey};
+pub use steps::{Norm, Step};

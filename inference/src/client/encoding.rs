@@ -8,7 +8,7 @@ use crate::description::{Description, Feature};
 
 impl Description {
     /// x̃_j = round((x_j − c_j)/h_j · M_j) for every feature of every row, with c_j the centre and h_j the half width of
-    /// the feature's range; so |x̃_j| ≤ M_j.
+    /// the feature's range; so |x̃_j| ≤ M_j. The x_j are the row's values after the model's [`steps`](Self::steps).
     pub fn encode(&self, rows: &[impl AsRef<[f64]>]) -> Result<Vec<Zeroizing<Vec<i64>>>, EncryptError> {
         rows.iter().enumerate().map(|(index, row)| self.encode_row(index, row.as_ref())).collect()
     }
@@ -18,6 +18,21 @@ impl Description {
         if expected != found {
             return Err(EncryptError::WrongWidth { row: index, expected, found });
         }
+        // What a vector that grows leaves behind is not erased: this one does not.
+        let mut prepared = Zeroizing::new(row.to_vec());
+        for step in self.steps() {
+            step.apply(&mut prepared).map_err(|column| EncryptError::NotFinite {
+                row: index,
+                column: self.features()[column].name.clone(),
+                value: prepared[column],
+            })?;
+        }
+        self.encode_prepared(index, &prepared)
+    }
+
+    /// Encodes a row that has had all [`steps`](Self::steps), and one value per column.
+    pub(crate) fn encode_prepared(&self, index: usize, row: &[f64]) -> Result<Zeroizing<Vec<i64>>, EncryptError> {
+        let expected = self.features().len();
         let bits = self.scale().features;
         // Room for all from the start: a vector that grows leaves its old contents behind.
         let mut encoded = Zeroizing::new(Vec::with_capacity(expected));

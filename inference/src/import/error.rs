@@ -10,7 +10,7 @@ use crate::description::DescriptionError;
 #[derive(Clone, Debug, PartialEq, Error)]
 #[non_exhaustive]
 pub enum ImportError {
-    /// Larger than any linear classifier that fits.
+    /// Larger than any linear model that fits.
     #[error("the ONNX file has {len} bytes, where at most {max} are read")]
     TooLarge {
         /// Its length.
@@ -24,7 +24,17 @@ pub enum ImportError {
         /// What the reader found.
         reason: String,
     },
-    /// A node that no linear classifier has, or not so.
+    /// More features or outputs than are served.
+    #[error("the model has {actual} {what}, where at most {max} are supported")]
+    TooWide {
+        /// Features, logits or weights.
+        what: &'static str,
+        /// As many as it has.
+        actual: usize,
+        /// The limit.
+        max: usize,
+    },
+    /// A node that no linear model has, or not so.
     #[error("node {node:?} ({op:?}): {reason}")]
     UnsupportedNode {
         /// Its name.
@@ -36,8 +46,8 @@ pub enum ImportError {
         /// What to do about it.
         remedy: String,
     },
-    /// A graph that is not a linear classifier as a whole.
-    #[error("the graph is not a linear classifier: {reason}")]
+    /// A graph that is no linear model as a whole.
+    #[error("the graph is no linear model: {reason}")]
     Graph {
         /// What is wrong with it.
         reason: String,
@@ -45,16 +55,14 @@ pub enum ImportError {
         remedy: String,
     },
     /// A parameter that is no number.
-    #[error("number {index} of the {attribute} of {op} is {value}")]
+    #[error("number {index} of {what} is {value}")]
     NotFinite {
-        /// The node's operator.
-        op: String,
-        /// Which of its attributes.
-        attribute: &'static str,
+        /// Which attribute or constant.
+        what: String,
         /// Counted from 0.
         index: usize,
         /// NaN or an infinity.
-        value: f32,
+        value: f64,
     },
     /// As many ranges or names as there are other columns.
     #[error("{actual} {what} are given, the model has {expected} columns")]
@@ -80,9 +88,14 @@ pub enum ImportError {
         /// What the scaler subtracts.
         mean: f64,
     },
-    /// Nothing says where the features lie.
-    #[error("the model has no scaler and no ranges are given: nothing says where its features lie")]
-    NoRanges,
+    /// Nothing says where a feature lies.
+    #[error("no ranges are given and no scaler comes first: nothing says where column {column}, {name:?}, lies")]
+    NoRanges {
+        /// The column, counted from 1.
+        column: usize,
+        /// Its name.
+        name: String,
+    },
     /// A precision that is no positive number.
     #[error("a precision of {precision} cannot be kept")]
     NoPrecision {
@@ -147,12 +160,13 @@ impl ImportError {
         match self {
             Self::TooLarge { .. } => "onnx_too_large",
             Self::NotOnnx { .. } => "not_onnx",
+            Self::TooWide { .. } => "onnx_too_wide",
             Self::UnsupportedNode { .. } => "onnx_node",
             Self::Graph { .. } => "onnx_graph",
             Self::NotFinite { .. } => "onnx_not_finite",
             Self::Columns { .. } => "columns",
             Self::MeanOutside { .. } => "mean_outside",
-            Self::NoRanges => "no_ranges",
+            Self::NoRanges { .. } => "no_ranges",
             Self::NoPrecision { .. } => "no_precision",
             Self::Precision { .. } => "precision",
             Self::NoDistance { .. } => "no_distance",
@@ -168,7 +182,8 @@ impl ImportError {
     pub fn remedy(&self) -> String {
         match self {
             Self::UnsupportedNode { remedy, .. } | Self::Graph { remedy, .. } => remedy.clone(),
-            Self::TooLarge { .. } | Self::NotOnnx { .. } => "give the .onnx file of a linear classifier".into(),
+            Self::TooLarge { .. } | Self::NotOnnx { .. } => "give the .onnx file of a linear model".into(),
+            Self::TooWide { what, max, .. } => format!("train a model of at most {max} {what}"),
             Self::NotFinite { .. } => {
                 "train the model again; some of its numbers are missing or have overflowed".into()
             }
@@ -177,7 +192,11 @@ impl ImportError {
                 "give the training data, or data like it, with its columns in the order in which the model was trained"
                     .into()
             }
-            Self::NoRanges => "give training data for the ranges, or put a StandardScaler before the classifier".into(),
+            Self::NoRanges { .. } => {
+                "give training data for the ranges, or begin the pipeline with a StandardScaler, MinMaxScaler, \
+                 MaxAbsScaler or RobustScaler of all columns"
+                    .into()
+            }
             Self::NoPrecision { .. } => "ask for a positive number such as 0.001".into(),
             Self::NoDistance { .. } => "ask for a number between 0 and 1, such as 2^-30".into(),
             Self::Distance { reachable: Some(distance), .. } => {

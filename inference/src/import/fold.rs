@@ -1,6 +1,18 @@
-//! Folding scaler, ranges and classifier into one affine map of [−1, 1]^d, with the errors that this brings.
+//! Folding the chain and the ranges into one affine map of [−1, 1]^d, with the errors that this brings.
+//!
+//! Two walks, neither of which multiplies matrices out:
+//!
+//! 1. Forward, the *extent* of every vector over all rows within their ranges: its values at the centre, which end in
+//!    β, and its errors.
+//! 2. Backward, how each logit depends on every vector, which ends in V.
 
-use super::onnx::{Classifier, Scaler};
+use std::collections::HashSet;
+
+use super::ImportError;
+use super::chain::{Id, Operation};
+use super::model::Model;
+use super::onnx::graph_refused;
+use super::tensor::{Parameters, Precision};
 use crate::bound::{StatedErrors, power_of_two};
 use crate::description::Feature;
 
@@ -9,153 +21,317 @@ use crate::description::Feature;
 pub(super) struct FoldedModel {
     /// V_cj = W_cj·h_j, one row per class.
     pub(super) weights: Vec<Vec<f64>>,
-    /// β_c = b_c + Σ_j W_cj·(c_j − μ_j).
+    /// β_c, the logit at the centre of the ranges.
     pub(super) biases: Vec<f64>,
     pub(super) errors: StatedErrors,
 }
 
 impl FoldedModel {
-    pub(super) fn new(classifier: &Classifier, features: &[Feature]) -> Self {
-        let classes = 0..classifier.labels.len();
-        let columns: Vec<Column> =
-            features.iter().enumerate().map(|(j, feature)| Column::new(classifier, j, feature)).collect();
-        let weights = classes.clone().map(|class| columns.iter().map(|column| column.weights[class]).collect());
-        let bias =
-            |class: usize| columns.iter().fold(classifier.intercepts[class], |sum, column| sum + column.biases[class]);
-        Self {
-            weights: weights.collect(),
-            biases: classes.clone().map(bias).collect(),
-            errors: StatedErrors {
-                export: largest(classes.clone().map(|class| export_error(classifier, &columns, class))),
-                arithmetic: largest(classes.map(|class| arithmetic_error(classifier, &columns, class))),
-            },
-        }
-    }
-}
-
-fn largest(values: impl Iterator<Item = f64>) -> f64 {
-    values.fold(0.0, f64::max)
-}
-
-/// One feature's share in each class.
-struct Column {
-    /// V_c = w_c·s·h.
-    weights: Vec<f64>,
-    /// w_c·s·(c − μ), its share of β_c.
-    biases: Vec<f64>,
-    /// |w_c·s|·D, the most that it adds to a logit, with D = max |x − μ| over its range.
-    reach: Vec<f64>,
-    /// The most that a change of w_c, s and μ by one ulp each moves that.
-    export: Vec<f64>,
-}
-
-impl Column {
-    fn new(classifier: &Classifier, index: usize, feature: &Feature) -> Self {
-        let (mu, s, dmu, ds) = match &classifier.scaler {
-            Some(Scaler { offset, scale }) => (offset[index], scale[index], ulp32(offset[index]), ulp32(scale[index])),
-            None => (0.0, 1.0, 0.0, 0.0),
+    pub(super) fn new(model: &Model, features: &[Feature]) -> Result<Self, ImportError> {
+        let needed = model.chain.needed(model.logits);
+        let extent = extents(model, features, &needed)?;
+        let weights = slopes(model, &needed)?;
+        let scale =
+            |row: Vec<f64>| row.iter().zip(features).map(|(slope, feature)| slope * feature.half_width()).collect();
+        let weights: Vec<Vec<f64>> = weights.into_iter().map(scale).collect();
+        let errors = StatedErrors {
+            export: largest(&extent.export) * ROUNDED_UP,
+            arithmetic: arithmetic_error(&extent, backward_roundings(model, &needed)) * ROUNDED_UP + UNDERFLOW,
         };
-        let distance = (feature.low - mu).abs().max((feature.high - mu).abs());
-        let slope: Vec<f64> = classifier.coefficients.iter().map(|row| row[index] * s).collect();
-        let each = |value: &dyn Fn(f64) -> f64| slope.iter().map(|&slope| value(slope)).collect();
-        Self {
-            weights: each(&|slope| slope * feature.half_width()),
-            biases: each(&|slope| slope * (feature.centre() - mu)),
-            reach: each(&|slope| slope.abs() * distance),
-            export: classifier
-                .coefficients
-                .iter()
-                .map(|row| export_of_term(row[index], (s, ds), distance, dmu))
-                .collect(),
+        match weights.iter().flatten().chain(&extent.centre).all(|number| number.abs() <= LARGEST) {
+            true => Ok(Self { weights, biases: extent.centre, errors }),
+            false => Err(overflow()),
         }
     }
+}
+
+/// What float64 keeps far from its ends: no product of two such numbers is lost.
+const LARGEST: f64 = 1e100;
+
+/// A vector that adds to less, times all that may follow, within [`LARGEST`].
+const UNDERFLOW: f64 = 1e-200;
+
+/// The roundings of the errors' own sums, of at most 2^25 terms.
+const ROUNDED_UP: f64 = 1.0 + 1e-7;
+
+fn overflow() -> ImportError {
+    graph_refused(format!("some of its numbers exceed {LARGEST:e} within the ranges of its features"))
+}
+
+fn largest(values: &[f64]) -> f64 {
+    values.iter().copied().fold(0.0, f64::max)
 }
 
 /// One float32 ulp of `value`, at least: 2^−23 of it, or the least step near zero.
-fn ulp32(value: f64) -> f64 {
+pub(super) fn ulp32(value: f64) -> f64 {
     value.abs() * power_of_two(-23) + power_of_two(-149)
 }
 
-/// The most that w·s·(x − μ) moves for |x − μ| ≤ D when w moves by δw, s by δs and μ by δμ:
-/// (|w| + δw)(|s| + δs)(D + δμ) − |w||s|D, multiplied out so that nothing cancels.
-fn export_of_term(w: f64, (s, ds): (f64, f64), distance: f64, dmu: f64) -> f64 {
-    let (w, s, dw) = (w.abs(), s.abs(), ulp32(w));
-    (dw * s + w * ds + dw * ds) * distance + (w + dw) * (s + ds) * dmu
+/// A vector over all rows within the ranges.
+#[derive(Clone, Debug, Default)]
+struct Extent {
+    /// Its values at the centre of the ranges.
+    centre: Vec<f64>,
+    /// The most that they move from there.
+    half: Vec<f64>,
+    /// The most that they are off if each float32 parameter moves by one ulp.
+    export: Vec<f64>,
+    /// T: the sum of the magnitudes of all terms, had everything been multiplied out. No order of evaluation meets more.
+    terms: Vec<f64>,
+    /// The most roundings on any way from a column to here, each of 2^−53 of T.
+    roundings: f64,
 }
 
-fn export_error(classifier: &Classifier, columns: &[Column], class: usize) -> f64 {
-    ulp32(classifier.intercepts[class]) + columns.iter().map(|column| column.export[class]).sum::<f64>()
-}
-
-/// (2d + 20)·2^−53·T with T = |b| + Σ_j |w_j·s_j|·D_j, which none of the sums below exceeds in absolute terms.
+/// Three evaluations are compared: scikit-learn's, ours of β forward, and ours of V backward.
 ///
-/// The roundings of float64, in units of 2^−53·T: 2 in V, d + 4 in β, 2 in the client's (x − c)/h, 1 in a published
-/// decimal, and d + 3 in scikit-learn's own (x − μ)/σ, products and sum. That is 2d + 12; the rest is for terms of
-/// higher order, for parameters that are off by the export, and for this formula's own roundings.
-fn arithmetic_error(classifier: &Classifier, columns: &[Column], class: usize) -> f64 {
-    let reach = classifier.intercepts[class].abs() + columns.iter().map(|column| column.reach[class]).sum::<f64>();
-    (2.0 * columns.len() as f64 + 20.0) * power_of_two(-53) * reach
+/// In units of 2^−53·T: the roundings on the way of each; 1 in the centre, 3 in the half width and V's product with it,
+/// 2 in the client's (x − c)/h, 1 in a published decimal. The rest of 20 is for parameters that are off by the export.
+fn arithmetic_error(logits: &Extent, backward: f64) -> f64 {
+    (2.0 * logits.roundings + backward + 20.0) * power_of_two(-53) * largest(&logits.terms)
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::description::Label;
-    use crate::description::tests::feature;
+/// The most roundings on any way back: those of every vector, as if it lay on it.
+fn backward_roundings(model: &Model, needed: &[bool]) -> f64 {
+    let stages = model.chain.stages().iter().zip(needed).filter(|(_, needed)| **needed);
+    let roundings = stages.map(|(stage, _)| match &stage.operation {
+        Operation::Columns { columns: elements, .. } | Operation::Select { elements, .. } => repetitions(elements),
+        Operation::Join(_) | Operation::Sum(_) => 1.0,
+        Operation::Add { constants, .. } => 1.0 + constants.roundings(),
+        Operation::Multiply { by, .. } | Operation::Divide { by, .. } => 2.0 + by.roundings(),
+        Operation::Product { matrix, .. } => 1.0 + stage.width as f64 + matrix.roundings(),
+    });
+    roundings.sum()
+}
 
-    fn classifier() -> Classifier {
-        Classifier {
-            scaler: Some(Scaler { offset: vec![10.0, -2.0], scale: vec![0.5, 4.0] }),
-            coefficients: vec![vec![1.5, -0.25], vec![-3.0, 0.125]],
-            intercepts: vec![0.75, -1.0],
-            labels: vec![Label::Integer(0), Label::Integer(1)],
-        }
-    }
+/// How often any element is selected, at most.
+fn repetitions(elements: &[usize]) -> f64 {
+    let distinct: HashSet<_> = elements.iter().collect();
+    (1 + elements.len() - distinct.len()) as f64
+}
 
-    #[test]
-    fn folding_keeps_the_logits() {
-        let (classifier, features) = (classifier(), [feature("a", 0.0, 16.0), feature("b", -4.0, 4.0)]);
-        let folded = FoldedModel::new(&classifier, &features);
-        for (a, b) in [(0.0, -4.0), (16.0, 4.0), (3.5, 1.25)] {
-            for class in 0..2 {
-                let [w0, w1] = classifier.coefficients[class][..] else { unreachable!() };
-                let expected = classifier.intercepts[class] + w0 * 0.5 * (a - 10.0) + w1 * 4.0 * (b + 2.0);
-                let [v0, v1] = folded.weights[class][..] else { unreachable!() };
-                assert_eq!(
-                    folded.biases[class] + v0 * (a - 8.0) / 8.0 + v1 * b / 4.0,
-                    expected,
-                    "exact in these numbers"
-                );
-            }
-        }
-    }
-
-    /// Any change of the parameters by one float32 ulp stays within the export term.
-    #[test]
-    fn the_export_term_covers_changes_of_one_ulp() {
-        let features = [feature("a", 0.0, 16.0), feature("b", -4.0, 4.0)];
-        let bound = FoldedModel::new(&classifier(), &features).errors.export;
-        let logit = |c: &Classifier, class: usize, x: [f64; 2]| {
-            let scaler = c.scaler.as_ref().unwrap();
-            let term = |j: usize| c.coefficients[class][j] * scaler.scale[j] * (x[j] - scaler.offset[j]);
-            c.intercepts[class] + term(0) + term(1)
+fn extents(model: &Model, features: &[Feature], needed: &[bool]) -> Result<Extent, ImportError> {
+    let mut extents: Vec<Extent> = Vec::with_capacity(needed.len());
+    for (stage, _) in model.chain.stages().iter().zip(needed).take(model.logits + 1) {
+        let extent = match needed[extents.len()] {
+            true => Extent::of(&stage.operation, stage.width, &extents, model, features),
+            false => Extent::default(),
         };
-        let mut worst = 0.0_f64;
-        for signs in 0..1 << 14_u32 {
-            let nudge = |value: &mut f64, bit: u32| {
-                *value += if signs >> bit & 1 == 1 { 1.0 } else { -1.0 } * ulp32(*value);
+        match extent.terms.iter().chain(&extent.export).all(|size| *size <= LARGEST) {
+            true => extents.push(extent),
+            false => return Err(overflow()),
+        }
+    }
+    Ok(extents.pop().unwrap_or_default())
+}
+
+impl Extent {
+    fn of(operation: &Operation, width: usize, before: &[Self], model: &Model, features: &[Feature]) -> Self {
+        match operation {
+            Operation::Columns { columns, .. } => Self::columns(columns, model, features),
+            Operation::Select { of, elements } => {
+                let x = &before[*of];
+                let pick = |values: &[f64]| elements.iter().map(|&element| values[element]).collect();
+                x.map(pick, x.roundings)
+            }
+            Operation::Join(parts) => {
+                let mut all = Self::default();
+                for x in parts.iter().map(|&part| &before[part]) {
+                    all.extend(x);
+                }
+                all
+            }
+            Operation::Add { to, constants } => before[*to].add(constants),
+            Operation::Multiply { of, by } => before[*of].multiply(by),
+            Operation::Divide { of, by } => before[*of].divide(by),
+            Operation::Product { of, matrix } => before[*of].product(matrix, width),
+            Operation::Sum(parts) => Self::sum(parts, width, before),
+        }
+    }
+
+    fn columns(columns: &[usize], model: &Model, features: &[Feature]) -> Self {
+        let mut extent = Self::default();
+        for &column in columns {
+            let (feature, error) = (&features[column], model.preparation.error(column));
+            extent.centre.push(feature.centre());
+            extent.half.push(feature.half_width());
+            extent.export.push(error.export);
+            extent.terms.push(feature.low.abs().max(feature.high.abs()));
+            extent.roundings = extent.roundings.max(error.roundings);
+        }
+        extent
+    }
+
+    fn map(&self, change: impl Fn(&[f64]) -> Vec<f64>, roundings: f64) -> Self {
+        let Self { centre, half, export, terms, .. } = self;
+        Self { centre: change(centre), half: change(half), export: change(export), terms: change(terms), roundings }
+    }
+
+    fn extend(&mut self, other: &Self) {
+        self.centre.extend(&other.centre);
+        self.half.extend(&other.half);
+        self.export.extend(&other.export);
+        self.terms.extend(&other.terms);
+        self.roundings = self.roundings.max(other.roundings);
+    }
+
+    /// The largest magnitude of an element.
+    fn reach(&self, index: usize) -> f64 {
+        self.centre[index].abs() + self.half[index]
+    }
+
+    fn add(&self, constants: &Parameters) -> Self {
+        let mut sum = Self { roundings: self.roundings + 1.0 + constants.roundings(), ..self.clone() };
+        for (index, &p) in constants.values.iter().enumerate() {
+            sum.centre[index] += p;
+            sum.export[index] += constants.error(p);
+            sum.terms[index] += p.abs();
+        }
+        sum
+    }
+
+    fn multiply(&self, by: &Parameters) -> Self {
+        let mut product = Self { roundings: self.roundings + 1.0 + by.roundings(), ..self.clone() };
+        for (index, &p) in by.values.iter().enumerate() {
+            product.export[index] = self.export_of_product(index, p, by.error(p));
+            product.centre[index] *= p;
+            product.half[index] *= p.abs();
+            product.terms[index] *= p.abs();
+        }
+        product
+    }
+
+    /// The most that x·p moves for |x| ≤ R when x moves by e and p by δ: R·δ + e·(|p| + δ), so that nothing cancels.
+    fn export_of_product(&self, index: usize, p: f64, delta: f64) -> f64 {
+        self.reach(index) * delta + self.export[index] * (p.abs() + delta)
+    }
+
+    /// x/p − x'/p' = ((x − x') + x·(p' − p)/p)/p', so at most (e + R·δ/|p|)/(|p| − δ).
+    fn divide(&self, by: &Parameters) -> Self {
+        let mut quotient = Self { roundings: self.roundings + 1.0 + by.roundings(), ..self.clone() };
+        for (index, &p) in by.values.iter().enumerate() {
+            let delta = by.error(p);
+            // A divisor that may be zero leaves no bound, and infinity says so.
+            let least = (p.abs() - delta).max(0.0);
+            quotient.export[index] = match self.export[index] + self.reach(index) * delta / p.abs() {
+                0.0 => 0.0,
+                error => error / least,
             };
-            let mut moved = classifier();
-            let scaler = moved.scaler.as_mut().unwrap();
-            (0..2).for_each(|j| nudge(&mut scaler.offset[j], j as u32));
-            (0..2).for_each(|j| nudge(&mut scaler.scale[j], 2 + j as u32));
-            (0..2).for_each(|c| nudge(&mut moved.intercepts[c], 4 + c as u32));
-            (0..4).for_each(|i| nudge(&mut moved.coefficients[i / 2][i % 2], 6 + i as u32));
-            let x = [[0.0, -4.0], [16.0, 4.0], [0.0, 4.0], [16.0, -4.0]][(signs >> 10 & 3) as usize];
-            for class in 0..2 {
-                worst = worst.max((logit(&moved, class, x) - logit(&classifier(), class, x)).abs());
+            quotient.centre[index] /= p;
+            quotient.half[index] /= p.abs();
+            quotient.terms[index] /= p.abs();
+        }
+        quotient
+    }
+
+    fn product(&self, matrix: &Parameters, width: usize) -> Self {
+        let zeros = || vec![0.0; width];
+        let roundings = self.roundings + self.centre.len() as f64 + matrix.roundings();
+        let mut product = Self { centre: zeros(), half: zeros(), export: zeros(), terms: zeros(), roundings };
+        for (from, row) in matrix.values.chunks(width).enumerate() {
+            for (to, &p) in row.iter().enumerate() {
+                product.centre[to] += self.centre[from] * p;
+                product.half[to] += self.half[from] * p.abs();
+                product.export[to] += self.export_of_product(from, p, matrix.error(p));
+                product.terms[to] += self.terms[from] * p.abs();
             }
         }
-        assert!(worst <= bound && worst > 0.9 * bound, "{worst:e} of {bound:e}");
+        product
+    }
+
+    fn sum(parts: &[Id], width: usize, before: &[Self]) -> Self {
+        let zeros = || vec![0.0; width];
+        let mut sum = Self { centre: zeros(), half: zeros(), export: zeros(), terms: zeros(), roundings: 0.0 };
+        for x in parts.iter().map(|&part| &before[part]) {
+            let add = |sum: &mut [f64], values: &[f64]| sum.iter_mut().zip(values).for_each(|(sum, x)| *sum += x);
+            add(&mut sum.centre, &x.centre);
+            add(&mut sum.half, &x.half);
+            add(&mut sum.export, &x.export);
+            add(&mut sum.terms, &x.terms);
+            sum.roundings = sum.roundings.max(x.roundings);
+        }
+        sum.roundings += parts.len() as f64;
+        sum
+    }
+}
+
+impl Parameters {
+    /// The most that a parameter is from scikit-learn's because it is float32.
+    fn error(&self, value: f64) -> f64 {
+        match self.precision {
+            Precision::Exact | Precision::Double => 0.0,
+            Precision::Single => ulp32(value),
+        }
+    }
+}
+
+/// W, how much each logit changes with each column: the chain backwards, one row per logit.
+fn slopes(model: &Model, needed: &[bool]) -> Result<Vec<Vec<f64>>, ImportError> {
+    let stages = model.chain.stages();
+    let width = model.chain.width(model.logits);
+    let mut work = MAX_WORK;
+    let row = |logit: usize| {
+        let mut slopes: Vec<Vec<f64>> = vec![vec![]; model.logits + 1];
+        for id in (0..=model.logits).filter(|&id| needed[id]) {
+            slopes[id] = vec![0.0; stages[id].width];
+        }
+        slopes[model.logits][logit] = 1.0;
+        let mut columns = vec![0.0; model.features()];
+        for id in (0..=model.logits).rev().filter(|&id| needed[id]) {
+            let slope = std::mem::take(&mut slopes[id]);
+            if !slope.iter().all(|slope| slope.abs() <= LARGEST) {
+                return Err(overflow());
+            }
+            work = spend(work, &stages[id].operation, &slope)?;
+            pull_back(&stages[id].operation, &slope, &mut slopes, &mut columns);
+        }
+        Ok(columns)
+    };
+    (0..width).map(row).collect()
+}
+
+/// Multiplications: some seconds of them.
+const MAX_WORK: usize = 1 << 33;
+
+fn spend(work: usize, operation: &Operation, slope: &[f64]) -> Result<usize, ImportError> {
+    let cost = match operation {
+        Operation::Product { matrix, .. } => {
+            matrix.values.len() / slope.len() * slope.iter().filter(|&&slope| slope != 0.0).count()
+        }
+        _ => slope.len(),
+    };
+    work.checked_sub(cost)
+        .ok_or_else(|| graph_refused("its chain of matrices takes more work than any model that is served"))
+}
+
+/// Adds what a vector's slope means for those that it is computed from.
+fn pull_back(operation: &Operation, slope: &[f64], slopes: &mut [Vec<f64>], columns: &mut [f64]) {
+    let add = |to: &mut [f64], share: &dyn Fn(f64, usize) -> f64| {
+        to.iter_mut().zip(slope).enumerate().for_each(|(index, (to, &slope))| *to += share(slope, index));
+    };
+    match operation {
+        Operation::Columns { columns: numbers, .. } => {
+            numbers.iter().zip(slope).for_each(|(&column, slope)| columns[column] += slope);
+        }
+        Operation::Select { of, elements } => {
+            elements.iter().zip(slope).for_each(|(&element, slope)| slopes[*of][element] += slope);
+        }
+        Operation::Join(parts) => {
+            let mut rest = slope;
+            for &part in parts {
+                let (own, others) = rest.split_at(slopes[part].len());
+                slopes[part].iter_mut().zip(own).for_each(|(to, slope)| *to += slope);
+                rest = others;
+            }
+        }
+        Operation::Add { to, .. } => add(&mut slopes[*to], &|slope, _| slope),
+        Operation::Multiply { of, by } => add(&mut slopes[*of], &|slope, index| slope * by.values[index]),
+        Operation::Divide { of, by } => add(&mut slopes[*of], &|slope, index| slope / by.values[index]),
+        Operation::Sum(parts) => parts.iter().for_each(|&part| add(&mut slopes[part], &|slope, _| slope)),
+        Operation::Product { of, matrix } => {
+            let used: Vec<_> = slope.iter().copied().enumerate().filter(|(_, slope)| *slope != 0.0).collect();
+            for (to, row) in slopes[*of].iter_mut().zip(matrix.values.chunks(slope.len())) {
+                *to += used.iter().map(|&(index, slope)| slope * row[index]).sum::<f64>();
+            }
+        }
     }
 }

@@ -1,21 +1,33 @@
 //! From an ONNX file to a bundle, on the model owner's machine.
 
+mod chain;
+mod clear;
 mod error;
 mod fold;
 mod guard;
+mod model;
+mod nodes;
 mod onnx;
 mod plan;
+mod preparation;
+mod ranges;
+mod refusal;
+#[cfg(test)]
+mod sample;
+mod shaping;
+mod tail;
+mod tensor;
 
 use std::fmt;
 
 use crate::bound::{ErrorLedger, StatedErrors};
 use crate::bundle::Bundle;
-use crate::description::{self, Description, Feature, Link};
+use crate::description::{self, Description, Feature};
 use crate::evaluator::Evaluator;
 use crate::mask::{Keystream, SEED_LEN};
 pub use error::ImportError;
 use fold::FoldedModel;
-use onnx::Classifier;
+use model::Model;
 use plan::{Plan, Wish};
 
 /// What the ONNX file does not say.
@@ -34,9 +46,13 @@ pub struct ImportOptions {
     pub budget: Option<u64>,
     /// The least and greatest value of each column in some data; a tenth of the span is added on each side.
     ///
-    /// Without data a column reaches 8 standard deviations from its mean, as its scaler states them.
+    /// Without data the scaler that comes first says where a column lies: within 8 standard deviations (or quartile
+    /// ranges) of the mean that it subtracts; within what it maps to 0 and 1 if it multiplies before it adds, as
+    /// MinMaxScaler does by default; within what it maps to ±1 if it subtracts nothing, as MaxAbsScaler does. The
+    /// latter two get a tenth of the span on each side. Columns over their norm are within ±1 in any case.
     pub ranges: Option<Vec<FeatureRange>>,
-    /// Names for the columns if there are no ranges; without either they are `x0`, `x1`, ….
+    /// Names for the columns if there are no ranges; without either they are those of the graph's inputs if each is
+    /// one column, or `x0`, `x1`, ….
     pub feature_names: Option<Vec<String>>,
 }
 
@@ -109,102 +125,39 @@ impl fmt::Display for ImportReport {
 /// Reads an ONNX file, and writes a bundle whose published logits are within `options.precision` of the original
 /// model's.
 ///
-/// 1. Read the graph: scaler and linear classifier, nothing else.
+/// 1. Read the graph: an affine chain, and a tail that is in the list.
 /// 2. Declare a range for every feature.
-/// 3. Fold scaler and ranges into the weights.
+/// 3. Fold chain and ranges into weights.
 /// 4. Choose the scales.
 /// 5. Assemble the bundle, which proves the bound, and try it on random rows.
 pub fn import(onnx: &[u8], options: &ImportOptions) -> Result<Imported, ImportError> {
-    let classifier = Classifier::read(onnx)?;
-    description::check_shape(classifier.features(), classifier.labels.len())?;
-    let features = declare_features(&classifier, options)?;
-    features.iter().try_for_each(Feature::check)?;
-    if let (Some(ranges), Some(scaler)) = (&options.ranges, &classifier.scaler) {
-        ranges.iter().zip(&scaler.offset).enumerate().try_for_each(check_mean)?;
-    }
-    let folded = FoldedModel::new(&classifier, &features);
+    let model = Model::read(onnx)?;
+    description::check_shape(model.features(), model.chain.width(model.logits))?;
+    let features = ranges::declare(&model, options)?;
+    let folded = FoldedModel::new(&model, &features)?;
     let wish = Wish { precision: options.precision, distance: options.model_privacy };
     let plan = Plan::new(&folded, &features, wish)?;
-    let bundle = assemble(&classifier, plan, folded.errors, options)?;
-    let self_check = check_itself(&bundle, &classifier)?;
+    let bundle = assemble(&model, plan, folded.errors, options)?;
+    let self_check = check_itself(&bundle, &model)?;
     let report = ImportReport { precision: options.precision, ledger: *bundle.ledger(), self_check };
     Ok(Imported { bundle, report })
 }
 
-fn declare_features(classifier: &Classifier, options: &ImportOptions) -> Result<Vec<Feature>, ImportError> {
-    let expected = classifier.features();
-    let check = |what, actual| match actual == expected {
-        true => Ok(()),
-        false => Err(ImportError::Columns { what, expected, actual }),
-    };
-    if let Some(ranges) = &options.ranges {
-        check("ranges", ranges.len())?;
-        return Ok(ranges.iter().map(widen).collect());
-    }
-    let names = match &options.feature_names {
-        Some(names) => names.clone(),
-        None => (0..expected).map(|index| format!("x{index}")).collect(),
-    };
-    check("feature names", names.len())?;
-    let scaler = classifier.scaler.as_ref().ok_or(ImportError::NoRanges)?;
-    let columns = names.into_iter().zip(scaler.offset.iter().zip(&scaler.scale));
-    Ok(columns.map(|(name, (mean, scale))| around(name, *mean, DEVIATIONS / scale.abs())).collect())
-}
-
-/// The mean of the training data lies within the range of that data, unless its columns are in another order.
-fn check_mean((index, (range, &mean)): (usize, (&FeatureRange, &f64))) -> Result<(), ImportError> {
-    let FeatureRange { name, low, high, .. } = range;
-    // The exporter rounded the mean to float32.
-    let slack = f64::from(f32::EPSILON) * mean.abs();
-    if (low - slack..=high + slack).contains(&mean) {
-        return Ok(());
-    }
-    Err(ImportError::MeanOutside { column: index + 1, name: name.clone(), low: *low, high: *high, mean })
-}
-
-/// How far the declared range reaches if only the scaler is known.
-const DEVIATIONS: f64 = 8.0;
-
-fn around(name: String, centre: f64, reach: f64) -> Feature {
-    Feature { low: centre - reach, high: centre + reach, name, step: None }
-}
-
-/// A tenth of the span more on each side; a column that never changed gets a thousandth of its value, or of one. A grid
-/// goes on from the least value, and has an even number of steps.
-fn widen(range: &FeatureRange) -> Feature {
-    let FeatureRange { name, low, high, step } = range;
-    let margin = match high - low {
-        0.0 => 1e-3 * low.abs().max(1.0),
-        span => 0.1 * span,
-    };
-    let (mut ends, name) = ((low - margin, high + margin), name.clone());
-    if let Some(step) = step {
-        let before = (margin / step).ceil();
-        let after = ((high - low + margin) / step).ceil();
-        ends = (low - before * step, low + (after + (before + after) % 2.0) * step);
-    }
-    Feature { low: ends.0, high: ends.1, name, step: *step }
-}
-
-fn assemble(
-    classifier: &Classifier,
-    plan: Plan,
-    errors: StatedErrors,
-    options: &ImportOptions,
-) -> Result<Bundle, ImportError> {
+fn assemble(source: &Model, plan: Plan, errors: StatedErrors, options: &ImportOptions) -> Result<Bundle, ImportError> {
     let Plan { model, features, parameters, scale, limbs, layouts, decimals, bound, limit, cost: _ } = plan;
     let description = Description::new(description::Fields {
         v: 1,
-        link: Link::Softmax,
+        link: source.link,
         name: options.name.clone(),
         bound,
         limbs,
         limit,
         scale,
+        steps: source.preparation.steps(),
         budget: options.budget,
         domain: description::DOMAIN.into(),
-        labels: classifier.labels.clone(),
-        logits: classifier.labels.len(),
+        labels: source.labels.clone(),
+        logits: source.chain.width(source.logits),
         layouts,
         version: options.version.clone(),
         decimals,
@@ -214,33 +167,39 @@ fn assemble(
     Ok(Bundle::new(description, model, errors)?)
 }
 
-/// Compares the bundle's published logits with those of the file's own formula, on rows all over the declared ranges.
-fn check_itself(bundle: &Bundle, classifier: &Classifier) -> Result<SelfCheck, ImportError> {
+/// Compares the bundle's published logits with those of the graph itself, on rows all over the declared ranges.
+fn check_itself(bundle: &Bundle, model: &Model) -> Result<SelfCheck, ImportError> {
     let (evaluator, description) = (Evaluator::new(bundle), bundle.description());
-    let rows = random_rows(description.features(), bundle.digest());
+    let rows = random_rows(description.features(), rows_to_check(model), bundle.digest());
     let mut largest_difference = 0.0_f64;
-    let logits = evaluator.evaluate_clear(&description.encode(&rows)?);
-    for (row, logits) in rows.iter().zip(logits) {
-        for (class, logit) in logits.into_iter().enumerate() {
-            let difference = (description.publish(logit) - clear_logit(classifier, class, row)).abs();
-            largest_difference = largest_difference.max(difference);
+    for (index, row) in rows.iter().enumerate() {
+        let encoded = [description.encode_prepared(index, row)?];
+        let clear = clear::logits(model, row);
+        for (logit, clear) in evaluator.evaluate_clear(&encoded).remove(0).into_iter().zip(clear) {
+            let difference = (description.publish(logit) - clear).abs();
+            // Not even NaN gets by.
+            match difference <= bundle.bound() {
+                true => largest_difference = largest_difference.max(difference),
+                false => return Err(ImportError::SelfCheck { difference, bound: bundle.bound() }),
+            }
         }
     }
-    match largest_difference <= bundle.bound() {
-        true => Ok(SelfCheck { rows: rows.len(), largest_difference }),
-        false => Err(ImportError::SelfCheck { difference: largest_difference, bound: bundle.bound() }),
-    }
+    Ok(SelfCheck { rows: rows.len(), largest_difference })
 }
 
 const SELF_CHECK_ROWS: usize = 1000;
 
-/// Of wide models fewer rows are tried, so that the values stay within 32 MB.
-const SELF_CHECK_VALUES: usize = 1 << 22;
+/// Fewer rows of a large model: a second or two of work.
+fn rows_to_check(model: &Model) -> usize {
+    (SELF_CHECK_WORK / model.chain.elements()).clamp(16, SELF_CHECK_ROWS)
+}
+
+const SELF_CHECK_WORK: usize = 1 << 27;
 
 /// Every fourth value at an end of its range, the others anywhere in it; the same rows for the same bundle.
-fn random_rows(features: &[Feature], digest: [u8; 48]) -> Vec<Vec<f64>> {
+fn random_rows(features: &[Feature], rows: usize, digest: [u8; 48]) -> Vec<Vec<f64>> {
     let seed = digest.first_chunk::<SEED_LEN>().expect("48 bytes have 32");
-    let mut words = vec![0; features.len() * SELF_CHECK_ROWS.min(SELF_CHECK_VALUES / features.len())];
+    let mut words = vec![0; features.len() * rows];
     Keystream::new(seed).fill(&mut words);
     let value = |(feature, word): (&Feature, &u64)| match (word & 7, feature.step) {
         (0, _) => feature.low,
@@ -254,21 +213,10 @@ fn random_rows(features: &[Feature], digest: [u8; 48]) -> Vec<Vec<f64>> {
     words.chunks(features.len()).map(|words| features.iter().zip(words).map(value).collect()).collect()
 }
 
-/// intercept_c + Σ_j coefficient_cj·scale_j·(x_j − offset_j), as ONNX defines Scaler and LinearClassifier.
-fn clear_logit(classifier: &Classifier, class: usize, row: &[f64]) -> f64 {
-    let scaled = |(index, x): (usize, &f64)| match &classifier.scaler {
-        Some(scaler) => (x - scaler.offset[index]) * scaler.scale[index],
-        None => *x,
-    };
-    let products = row.iter().enumerate().map(scaled).zip(&classifier.coefficients[class]).map(|(z, w)| z * w);
-    products.sum::<f64>() + classifier.intercepts[class]
-}
-
 #[cfg(test)]
 mod tests {
-    use super::onnx::tests::{bypass, changed, iris};
+    use super::sample::{Sample, bypass, changed, iris};
     use super::*;
-    use crate::description::DescriptionError;
 
     fn range(name: &str, low: f64, high: f64) -> FeatureRange {
         FeatureRange { name: name.into(), low, high, step: None }
@@ -278,81 +226,20 @@ mod tests {
         vec![range("a", 4.0, 8.0), range("b", 2.0, 4.5), range("c", 1.0, 7.0), range("d", 0.0, 2.5)]
     }
 
-    fn error(onnx: &[u8], change: impl FnOnce(&mut ImportOptions)) -> ImportError {
-        let mut options = ImportOptions::new("iris", "1");
-        change(&mut options);
-        import(onnx, &options).unwrap_err()
-    }
-
-    #[test]
-    fn ranges_reach_eight_deviations_without_data() {
-        let bundle = import(&iris(), &ImportOptions::new("iris", "1")).unwrap().bundle;
-        let Feature { low, high, name, .. } = &bundle.description().features()[0];
-        assert_eq!(name, "x0");
-        // Iris: the mean of sepal lengths is 5.843, their standard deviation 0.8253.
-        assert!((low - (5.843_33 - 8.0 * 0.8253)).abs() < 1e-3 && (high - (5.843_33 + 8.0 * 0.8253)).abs() < 1e-3);
-    }
-
-    #[test]
-    fn names_come_from_ranges_or_names() {
-        let names = |change: fn(&mut ImportOptions)| {
-            let mut options = ImportOptions::new("iris", "1");
-            change(&mut options);
-            let bundle = import(&iris(), &options).unwrap().bundle;
-            bundle.description().features().iter().map(|feature| feature.name.clone()).collect::<String>()
-        };
-        assert_eq!(names(|_| {}), "x0x1x2x3");
-        assert_eq!(names(|options| options.ranges = Some(ranges())), "abcd");
-        assert_eq!(
-            names(|options| options.feature_names = Some(["e", "f", "g", "h"].map(String::from).into())),
-            "efgh"
-        );
-    }
-
-    #[test]
-    fn a_range_is_widened_by_a_tenth_of_its_span() {
-        assert_eq!(widen(&range("a", 0.0, 10.0)), around("a".into(), 5.0, 6.0));
-        assert_eq!(
-            widen(&range("constant", 50.0, 50.0)),
-            Feature { low: 49.95, high: 50.05, name: "constant".into(), step: None }
-        );
-        assert_eq!(widen(&range("zero", 0.0, 0.0)), around("zero".into(), 0.0, 1e-3));
-    }
-
     #[test]
     fn a_model_without_a_scaler_needs_ranges() {
         let unscaled = changed(|graph| bypass(graph, "Scaler"));
-        assert_eq!(error(&unscaled, |_| {}), ImportError::NoRanges);
+        let error = import(&unscaled, &ImportOptions::new("iris", "1")).unwrap_err();
+        assert_eq!(error, ImportError::NoRanges { column: 1, name: "x0".into() });
         let options = ImportOptions { ranges: Some(ranges()), ..ImportOptions::new("iris", "1") };
         assert!(import(&unscaled, &options).unwrap().report.self_check.largest_difference <= 1e-3);
     }
 
     #[test]
-    fn columns_must_match() {
-        let columns = |what, actual| ImportError::Columns { what, expected: 4, actual };
-        assert_eq!(error(&iris(), |options| options.ranges = Some(ranges()[1..].to_vec())), columns("ranges", 3));
-        assert_eq!(error(&iris(), |options| options.feature_names = Some(vec![])), columns("feature names", 0));
-        let nowhere =
-            vec![range("a", f64::NAN, 1.0), range("b", 2.0, 1.0), range("c", 0.0, f64::INFINITY), range("d", 0.0, 1.0)];
-        assert_eq!(error(&iris(), |options| options.ranges = Some(nowhere)).code(), "range");
-        assert_eq!(error(&iris(), |options| options.name = "a b".into()).code(), "identifier");
-    }
-
-    #[test]
-    fn an_endless_range_is_refused() {
-        let flat = changed(|graph| graph.node[0].attribute[1].floats[0] = 0.0);
-        assert_eq!(error(&flat, |_| {}).code(), "range");
-    }
-
-    #[test]
     fn a_model_too_wide_is_refused_with_the_numbers() {
-        let wide = changed(|graph| {
-            bypass(graph, "Scaler");
-            graph.input[0].r#type.as_mut().unwrap().tensor_type.as_mut().unwrap().shape = None;
-            let coefficients = graph.node[0].attribute.iter_mut().find(|a| a.name.as_deref() == Some("coefficients"));
-            coefficients.unwrap().floats = vec![1.0; 50_001 * 3];
-        });
-        assert_eq!(error(&wide, |_| {}), DescriptionError::TooWide { features: 50_001, logits: 3 }.into());
+        let wide = Sample::new(50_001).classifier("(X) -> label, scores", &vec![1.0; 150_003], &[0.0; 3], "NONE");
+        let error = import(&wide.file(&["label", "scores"]), &ImportOptions::new("wide", "1")).unwrap_err();
+        assert_eq!(error, ImportError::TooWide { what: "features", actual: 50_001, max: 50_000 });
     }
 
     #[test]
@@ -361,7 +248,7 @@ mod tests {
             Feature { low: -1.0, high: 3.0, name: "a".into(), step: None },
             Feature { low: 0.0, high: 1e-3, name: "b".into(), step: None },
         ];
-        let rows = random_rows(&features, [9; 48]);
+        let rows = random_rows(&features, SELF_CHECK_ROWS, [9; 48]);
         assert_eq!(rows.len(), SELF_CHECK_ROWS);
         for (index, Feature { low, high, .. }) in features.iter().enumerate() {
             let values = || rows.iter().map(|row| row[index]);
@@ -374,9 +261,10 @@ mod tests {
     #[test]
     fn the_self_check_refuses_another_model() {
         let bundle = import(&iris(), &ImportOptions::new("iris", "1")).unwrap().bundle;
-        let mut other = Classifier::read(&iris()).unwrap();
-        assert!(check_itself(&bundle, &other).is_ok());
-        other.intercepts[1] += 2e-3;
-        assert_eq!(check_itself(&bundle, &other).unwrap_err().code(), "self_check");
+        assert!(check_itself(&bundle, &Model::read(&iris()).unwrap()).is_ok());
+        let other = changed(|graph| sample::attribute(graph, "LinearClassifier", "intercepts").floats[1] += 2e-3);
+        assert_eq!(check_itself(&bundle, &Model::read(&other).unwrap()).unwrap_err().code(), "self_check");
+        let nowhere = Model { places: vec![("nowhere".into(), 0); 3], ..Model::read(&iris()).unwrap() };
+        assert_eq!(check_itself(&bundle, &nowhere).unwrap_err().code(), "self_check", "NaN is no number in the bound");
     }
 }

@@ -3,8 +3,8 @@
 //! Two modes compete. In *interval* mode one product holds a logit with its noise, and the scales are the most precise
 //! that fit into 64 bits. In *exact* mode features and weights are as coarse as the precision allows, split into as many
 //! digits as leave room for rounding all noise away. For each ring and each number of digits there is one candidate; of
-//! those that keep the promise, the one of the least [cost](Packing::cost) is taken, of one row and of one row among as
-//! many as fit, together.
+//! those that keep the promise, the one of the least [cost](Packing::cost) is taken, counting one row that comes alone and
+//! eight that come among 256.
 
 use super::ImportError;
 use super::fold::FoldedModel;
@@ -262,16 +262,16 @@ impl Planner<'_> {
     }
 }
 
-/// Of one row, and of one among as many as fit.
+/// Of one row that comes alone, and of eight that come among 256.
 fn cost(packings: &[Packing]) -> f64 {
-    let of = |rows: usize| {
+    let per_row = |rows: usize| {
         let costs = packings.iter().map(|packing| {
             let rows = rows.min(packing.capacity());
             packing.cost(rows) / rows as f64
         });
         costs.fold(f64::INFINITY, f64::min)
     };
-    of(1) + of(usize::MAX)
+    per_row(1) + 8.0 * per_row(256)
 }
 
 /// As many as a reply will need, roughly: layouts are chosen before this is known.

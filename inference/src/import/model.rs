@@ -1,0 +1,280 @@
+//! The graph, node by node, as an affine chain and a tail.
+
+use std::collections::HashMap;
+use std::rc::Rc;
+
+use rten_onnx::onnx::NodeProto;
+
+use super::ImportError;
+use super::chain::{Chain, Id, Operation, State, TooLarge};
+use super::onnx::{Graph, graph_refused};
+use super::preparation::Preparation;
+use super::refusal::{refused, refused_for};
+use super::tail::{self, Formula, Matched, Mismatch};
+use super::tensor::Tensor;
+use crate::description::{Label, Link};
+
+/// A linear model as its file has it.
+#[derive(Clone, Debug)]
+pub(super) struct Model {
+    pub(super) graph: Graph,
+    pub(super) chain: Chain,
+    /// The vector of logits.
+    pub(super) logits: Id,
+    /// Where the graph has each of them: a value and its element.
+    pub(super) places: Vec<(String, usize)>,
+    pub(super) link: Link,
+    /// None of a regression.
+    pub(super) labels: Vec<Label>,
+    pub(super) preparation: Preparation,
+}
+
+/// A value of the graph, as far as it is understood.
+#[derive(Clone, Debug)]
+pub(super) enum Value {
+    Constant(Rc<Tensor>),
+    /// Affine in the features, [N, width]; or [N] if flat, of width 1.
+    Vector {
+        id: Id,
+        flat: bool,
+    },
+    /// A function of scores, [N, width].
+    Formula {
+        formula: Rc<Formula>,
+        width: usize,
+    },
+    /// The place of the largest.
+    Largest {
+        of: Rc<Formula>,
+        width: usize,
+    },
+    /// The label at that place.
+    Label {
+        labels: Rc<Vec<Label>>,
+        of: Rc<Formula>,
+    },
+    /// Scores by their labels.
+    Map {
+        labels: Rc<Vec<Label>>,
+        scores: Box<Value>,
+    },
+}
+
+/// What has been read so far.
+#[derive(Debug, Default)]
+pub(super) struct Reader {
+    pub(super) chain: Chain,
+    values: HashMap<String, Value>,
+    /// The first value of the graph that is this vector.
+    names: HashMap<Id, String>,
+    pub(super) preparation: Preparation,
+}
+
+impl Model {
+    /// Reads an ONNX file.
+    pub(super) fn read(bytes: &[u8]) -> Result<Self, ImportError> {
+        Self::from_graph(Graph::read(bytes)?)
+    }
+
+    /// The columns of a row.
+    pub(super) fn features(&self) -> usize {
+        self.graph.columns()
+    }
+
+    fn from_graph(graph: Graph) -> Result<Self, ImportError> {
+        check_size("features", graph.columns(), MAX_FEATURES)?;
+        let mut reader = Reader::new(&graph)?;
+        for node in &graph.nodes {
+            let values = reader.node(node)?;
+            if values.len() < node.output.len() {
+                return Err(refused(node, format!("it has {} outputs", node.output.len())));
+            }
+            for (name, value) in node.output.iter().zip(values) {
+                reader.insert(name, value);
+            }
+        }
+        reader.finish(graph)
+    }
+}
+
+const MAX_FEATURES: usize = 50_000;
+const MAX_LOGITS: usize = 1000;
+const MAX_WEIGHTS: usize = 1 << 22;
+
+fn check_size(what: &'static str, actual: usize, max: usize) -> Result<(), ImportError> {
+    match actual {
+        0 => Err(graph_refused(format!("it has no {what}"))),
+        actual if actual > max => Err(ImportError::TooWide { what, actual, max }),
+        _ => Ok(()),
+    }
+}
+
+impl Reader {
+    fn new(graph: &Graph) -> Result<Self, ImportError> {
+        let mut reader = Self { preparation: Preparation::new(graph.columns()), ..Self::default() };
+        for (name, constant) in &graph.constants {
+            reader.insert(name, Value::Constant(constant.clone()));
+        }
+        let mut first = 0;
+        for input in &graph.inputs {
+            let columns = (first..first + input.columns).collect();
+            first += input.columns;
+            let operation = Operation::Columns { columns, state: State::Raw };
+            let id = reader.chain.push(input.columns, operation).map_err(too_large)?;
+            reader.insert(&input.name, Value::Vector { id, flat: false });
+        }
+        Ok(reader)
+    }
+
+    fn insert(&mut self, name: &str, value: Value) {
+        if let Value::Vector { id, .. } = value {
+            self.name(id, name);
+        }
+        self.values.insert(name.to_owned(), value);
+    }
+
+    /// Where the graph has a vector.
+    pub(super) fn name(&mut self, id: Id, name: &str) {
+        self.names.entry(id).or_insert_with(|| name.to_owned());
+    }
+
+    /// The value that a node reads at `index`, if it reads one there.
+    pub(super) fn optional(&self, node: &NodeProto, index: usize) -> Option<&Value> {
+        node.input.get(index).filter(|name| !name.is_empty()).and_then(|name| self.values.get(name))
+    }
+
+    /// The value that a node reads at `index`.
+    pub(super) fn input(&self, node: &NodeProto, index: usize) -> Result<Value, ImportError> {
+        match self.optional(node, index) {
+            Some(value) => Ok(value.clone()),
+            None => Err(refused(node, format!("it reads {} values", node.input.len()))),
+        }
+    }
+
+    /// What a formula can be made of, and its width: scores, a function of them, or a number.
+    pub(super) fn formula(&self, value: &Value) -> Option<(Rc<Formula>, usize)> {
+        match value {
+            Value::Vector { id, .. } => Some((Rc::new(Formula::Scores(*id)), self.chain.width(*id))),
+            Value::Formula { formula, width } => Some((formula.clone(), *width)),
+            Value::Constant(constant) => match constant.row()?.values[..] {
+                [number] => Some((Rc::new(Formula::Number(number)), 1)),
+                _ => None,
+            },
+            Value::Largest { .. } | Value::Label { .. } | Value::Map { .. } => None,
+        }
+    }
+
+    fn finish(mut self, graph: Graph) -> Result<Model, ImportError> {
+        let (Matched { logits, link }, labels) = self.outputs(&graph)?;
+        let (features, width) = (graph.columns(), self.chain.width(logits));
+        check_size("logits", width, MAX_LOGITS)?;
+        check_size("weights", features * width, MAX_WEIGHTS)?;
+        let places = self.places(logits).ok_or_else(|| graph_refused("its scores are in no one place"))?;
+        self.preparation.check(&self.chain, logits)?;
+        let Self { chain, preparation, .. } = self;
+        Ok(Model { graph, chain, logits, places, link, labels, preparation })
+    }
+
+    /// Matches the outputs against the list of tails.
+    fn outputs(&mut self, graph: &Graph) -> Result<(Matched, Vec<Label>), ImportError> {
+        let mut label = None;
+        let mut scores = vec![];
+        for name in &graph.outputs {
+            match &self.values[name] {
+                Value::Label { labels, of } if label.is_none() => label = Some((labels.clone(), of.clone())),
+                Value::Map { labels, scores: inner } => scores.push((name, (**inner).clone(), Some(labels.clone()))),
+                other => scores.push((name, other.clone(), None)),
+            }
+        }
+        let [(name, ..), ..] = scores[..] else { return Err(graph_refused("none of its outputs is a score")) };
+        let refuse = |reason: String| match producer(graph, name) {
+            Some(node) => refused_for(node, reason, REMEDY),
+            None => graph_refused(reason),
+        };
+        let Some((labels, of)) = label else {
+            let [(_, value, None)] = &scores[..] else { return Err(refuse("none of the outputs is a label".into())) };
+            let (formula, _) = self.formula(value).ok_or_else(|| refuse(NO_SCORE.into()))?;
+            return Ok((tail::regressor(&formula).ok_or_else(|| refuse(unlisted(&formula)))?, vec![]));
+        };
+        if scores.iter().any(|(.., map)| map.as_ref().is_some_and(|map| map != &labels)) {
+            return Err(refuse("its labels are not the classifier's".into()));
+        }
+        let values: Vec<_> = scores.iter().map(|(_, value, _)| value.clone()).collect();
+        let outputs = self.columns(&values, labels.len()).map_err(too_large)?.ok_or_else(|| refuse(NO_SCORE.into()))?;
+        match tail::classifier(&mut self.chain, &outputs, &of, &labels) {
+            Ok(matched) => Ok((matched, Rc::unwrap_or_clone(labels))),
+            Err(Mismatch::Unlisted) => Err(refuse(unlisted(&outputs))),
+            Err(Mismatch::NotOpposite) => Err(refuse("the scores of its two labels are not of opposite sign".into())),
+            Err(Mismatch::TooLarge) => Err(too_large(TooLarge)),
+        }
+    }
+
+    /// The one array that outputs are: alone, or its columns, one for each label.
+    fn columns(&mut self, outputs: &[Value], labels: usize) -> Result<Option<Rc<Formula>>, TooLarge> {
+        if let [output] = outputs {
+            return Ok(self.formula(output).map(|(formula, _)| formula));
+        }
+        if outputs.len() != labels {
+            return Ok(None);
+        }
+        if let Some(vectors) = outputs.iter().map(vector).collect::<Option<Vec<_>>>() {
+            return Ok(Some(Rc::new(Formula::Scores(self.chain.join(vectors)?))));
+        }
+        let mut whole: Option<Rc<Formula>> = None;
+        for (index, output) in outputs.iter().enumerate() {
+            let Value::Formula { formula, .. } = output else { return Ok(None) };
+            let Formula::Column(column, of) = &**formula else { return Ok(None) };
+            if *column != index || whole.as_ref().is_some_and(|whole| !Rc::ptr_eq(whole, of)) {
+                return Ok(None);
+            }
+            whole = Some(of.clone());
+        }
+        Ok(whole)
+    }
+
+    /// The value and the element of the graph that each logit is.
+    fn places(&self, id: Id) -> Option<Vec<(String, usize)>> {
+        if let Some(name) = self.names.get(&id) {
+            return Some((0..self.chain.width(id)).map(|element| (name.clone(), element)).collect());
+        }
+        match self.chain.operation(id) {
+            Operation::Select { of, elements } => {
+                let name = self.names.get(of)?;
+                Some(elements.iter().map(|&element| (name.clone(), element)).collect())
+            }
+            Operation::Join(parts) => {
+                let places: Option<Vec<_>> = parts.iter().map(|&part| self.places(part)).collect();
+                Some(places?.concat())
+            }
+            _ => None,
+        }
+    }
+}
+
+const REMEDY: &str = "export the model itself, not one that calibrates or combines several, with skl2onnx; for a classifier \
+                      the option raw_scores=True makes the scores its output";
+
+const NO_SCORE: &str = "this output is no score of the label";
+
+/// The node that gives a value.
+fn producer<'a>(graph: &'a Graph, name: &str) -> Option<&'a NodeProto> {
+    graph.nodes.iter().find(|node| node.output.iter().any(|output| output == name))
+}
+
+fn unlisted(outputs: &Formula) -> String {
+    match outputs.write() {
+        Some(written) => format!("no linear model has the output {} with these labels", written.text),
+        None => "no linear model makes so much of its scores".into(),
+    }
+}
+
+pub(super) fn too_large(TooLarge: TooLarge) -> ImportError {
+    graph_refused("its vectors and matrices are larger than any model that is served")
+}
+
+fn vector(value: &Value) -> Option<Id> {
+    match value {
+        Value::Vector { id, .. } => Some(*id),
+        _ => None,
+    }
+}

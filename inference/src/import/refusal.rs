@@ -1,0 +1,188 @@
+//! What is refused, why, and what to do about it.
+
+use rten_onnx::onnx::NodeProto;
+
+use super::ImportError;
+use super::onnx::op;
+
+const MACHINE_LEARNING: &str = "ai.onnx.ml";
+
+/// The operators that are understood, and whether they are of machine learning or of ONNX itself.
+const MACHINE_LEARNING_OPERATORS: [&str; 8] = [
+    "ArrayFeatureExtractor",
+    "FeatureVectorizer",
+    "Imputer",
+    "LinearClassifier",
+    "LinearRegressor",
+    "Normalizer",
+    "Scaler",
+    "ZipMap",
+];
+
+const OPERATORS: [&str; 27] = [
+    "Abs",
+    "Add",
+    "ArgMax",
+    "Cast",
+    "CastLike",
+    "Concat",
+    "Div",
+    "Exp",
+    "Flatten",
+    "Gather",
+    "Gemm",
+    "Identity",
+    "LpNormalization",
+    "MatMul",
+    "Mul",
+    "Neg",
+    "Not",
+    "Reciprocal",
+    "ReduceSum",
+    "ReduceSumSquare",
+    "Reshape",
+    "Sigmoid",
+    "Slice",
+    "Softmax",
+    "Sqrt",
+    "Sub",
+    "Sum",
+];
+
+/// What an operator gives away of the model that it is from.
+struct Sign {
+    operators: &'static [&'static str],
+    /// It comes from …
+    model: &'static str,
+    remedy: &'static str,
+}
+
+/// The most telling first: some operators are in several kinds of models.
+const SIGNS: [Sign; 14] = [
+    Sign {
+        operators: &["TreeEnsembleClassifier", "TreeEnsembleRegressor", "TreeEnsemble"],
+        model: "a decision tree, a forest or a boosted ensemble",
+        remedy: "train a linear model such as LogisticRegression or Ridge; trees are not supported yet",
+    },
+    Sign {
+        operators: &["SVMClassifier", "SVMRegressor"],
+        model: "a support vector machine with a kernel",
+        remedy: "train LinearSVC or LinearSVR, which have no kernel",
+    },
+    Sign {
+        operators: &["Scan", "CDist", "TopK", "Loop"],
+        model: "distances to the training data, as nearest neighbours and kernels take them",
+        remedy: "train a linear model such as LogisticRegression or Ridge",
+    },
+    Sign {
+        operators: &["ReduceLogSumExp"],
+        model: "naive Bayes or a mixture",
+        remedy: "train LogisticRegression or LinearDiscriminantAnalysis, whose boundaries are linear",
+    },
+    Sign {
+        operators: &["Relu", "Tanh", "Elu", "LeakyRelu"],
+        model: "a neural network",
+        remedy: "train a linear model such as LogisticRegression or Ridge; networks are not supported yet",
+    },
+    Sign {
+        operators: &["ReduceProd", "ConstantOfShape"],
+        model: "PolynomialFeatures, which multiplies columns",
+        remedy: "compute the products before training, and give them as columns of their own",
+    },
+    Sign {
+        operators: &["OneHotEncoder", "LabelEncoder", "CategoryMapper", "DictVectorizer"],
+        model: "an encoder of categories, which makes other columns",
+        remedy: "encode the categories before training, and give each 0 or 1 as a column of its own",
+    },
+    Sign {
+        operators: &["TfIdfVectorizer", "StringNormalizer", "Tokenizer"],
+        model: "a vectoriser of text",
+        remedy: "vectorise the text before training, and give each term as a column of its own",
+    },
+    Sign {
+        operators: &["IsNaN", "Where", "GreaterOrEqual", "LessOrEqual"],
+        model: "QuantileTransformer or an imputer of texts, which decide by value",
+        remedy: "use a StandardScaler or RobustScaler in its place",
+    },
+    Sign {
+        operators: &["Pow", "Log"],
+        model: "PowerTransformer or a logarithm of features",
+        remedy: "transform the columns before training, or use a StandardScaler in its place",
+    },
+    Sign {
+        operators: &["Binarizer"],
+        model: "Binarizer, or a classifier of several labels at once",
+        remedy: "cut the columns before training; train one classifier for each of several labels",
+    },
+    Sign {
+        operators: &["Sign"],
+        model: "a classifier of several labels at once",
+        remedy: "train one classifier for each label, and import each",
+    },
+    Sign {
+        operators: &["Less", "Greater", "Equal"],
+        model: "KBinsDiscretizer or another step that decides by value",
+        remedy: "sort the columns into bins before training, and give those as columns",
+    },
+    Sign {
+        operators: &["Clip", "Min", "Max"],
+        model: "MinMaxScaler(clip=True) or SGDClassifier(loss=\"modified_huber\"), which cut values off",
+        remedy: "train with clip=False, as values out of range are refused anyway, or with loss=\"log_loss\"; or export \
+                 the classifier with the option raw_scores=True",
+    },
+];
+
+/// Refuses graphs with operators that no linear model has, by the one that tells most about the model.
+pub(super) fn check_operators(nodes: &[NodeProto]) -> Result<(), ImportError> {
+    for Sign { operators, model, remedy } in &SIGNS {
+        if let Some(node) = nodes.iter().find(|node| operators.contains(&op(node))) {
+            return Err(refused_for(node, format!("it comes from {model}"), *remedy));
+        }
+    }
+    match nodes.iter().find(|node| !is_known(node)) {
+        Some(node) => Err(refused(node, "no linear model has this operator")),
+        None => Ok(()),
+    }
+}
+
+fn is_known(node: &NodeProto) -> bool {
+    match node.domain.as_deref().unwrap_or_default() {
+        MACHINE_LEARNING => MACHINE_LEARNING_OPERATORS.contains(&op(node)),
+        "" | "ai.onnx" => OPERATORS.contains(&op(node)),
+        _ => false,
+    }
+}
+
+/// Refuses a node, with what helps for its operator.
+pub(super) fn refused(node: &NodeProto, reason: impl Into<String>) -> ImportError {
+    let remedy = match op(node) {
+        "Scaler" | "Sub" | "Mul" | "Add" | "Div" | "MatMul" | "Gemm" | "Neg" | "Sum" => {
+            "keep to scalers and decompositions that add to columns, multiply them by constants or mix them, before one \
+             linear model"
+        }
+        "Imputer" => "use SimpleImputer for missing values as the first step, with one value for each column",
+        "Normalizer" | "LpNormalization" | "Abs" | "ReduceSumSquare" | "Sqrt" => {
+            "use Normalizer as the first step, or after a StandardScaler exported from a DoubleTensorType"
+        }
+        "Slice" | "Gather" | "ArrayFeatureExtractor" | "Concat" | "FeatureVectorizer" | "Reshape" | "Flatten" => {
+            "select columns by constant numbers, once for all rows"
+        }
+        "LinearClassifier" | "LinearRegressor" => "export the model again with skl2onnx, unchanged",
+        "ZipMap" => "export with the option zipmap=False",
+        "Softmax" | "Sigmoid" | "Exp" | "Reciprocal" | "Not" | "ArgMax" | "ReduceSum" => {
+            "export the classifier with the option raw_scores=True, so that the scores are its output"
+        }
+        _ => "export a linear scikit-learn model, with scalers or decompositions before it, with skl2onnx",
+    };
+    refused_for(node, reason, remedy)
+}
+
+/// Refuses a node, with another remedy than its operator's.
+pub(super) fn refused_for(node: &NodeProto, reason: impl Into<String>, remedy: impl Into<String>) -> ImportError {
+    ImportError::UnsupportedNode {
+        node: node.name.clone().unwrap_or_default(),
+        op: op(node).into(),
+        reason: reason.into(),
+        remedy: remedy.into(),
+    }
+}

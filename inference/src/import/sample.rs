@@ -1,0 +1,162 @@
+//! Graphs for the tests: the real Iris model with something changed, and small ones made by hand.
+
+use rten_onnx::onnx::{
+    AttributeProto, DataType, Dimension, GraphProto, ModelProto, NodeProto, TensorProto, TensorShapeProto, TypeProto,
+    TypeProtoTensor, ValueInfoProto,
+};
+
+use super::ImportError;
+use super::model::Model;
+use super::onnx::op;
+
+/// The Iris model as skl2onnx wrote it: Scaler, LinearClassifier, Identity, Normalizer, ZipMap.
+pub(super) fn iris() -> Vec<u8> {
+    std::fs::read(concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/data/iris/iris.onnx")).unwrap()
+}
+
+/// The Iris model with one thing changed.
+pub(super) fn changed(change: impl FnOnce(&mut GraphProto)) -> Vec<u8> {
+    let mut model = ModelProto::parse_buf(&iris()).unwrap();
+    change(model.graph.as_mut().unwrap());
+    model.write_buf().unwrap()
+}
+
+pub(super) fn node<'a>(graph: &'a mut GraphProto, op: &str) -> &'a mut NodeProto {
+    graph.node.iter_mut().find(|node| super::onnx::op(node) == op).unwrap()
+}
+
+pub(super) fn attribute<'a>(graph: &'a mut GraphProto, op: &str, name: &str) -> &'a mut AttributeProto {
+    let attributes = &mut node(graph, op).attribute;
+    attributes.iter_mut().find(|attribute| attribute.name.as_deref() == Some(name)).unwrap()
+}
+
+/// Takes a node out and joins its input to whoever read its output.
+pub(super) fn bypass(graph: &mut GraphProto, wanted: &str) {
+    let NodeProto { input, output, .. } = node(graph, wanted).clone();
+    graph.node.retain(|node| op(node) != wanted);
+    let readers = graph.node.iter_mut().flat_map(|node| &mut node.input);
+    for name in readers.chain(graph.output.iter_mut().filter_map(|output| output.name.as_mut())) {
+        if *name == output[0] {
+            name.clone_from(&input[0]);
+        }
+    }
+}
+
+/// A graph made by hand, line by line.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Sample(GraphProto);
+
+impl Sample {
+    /// A graph with the float32 input X.
+    pub(super) fn new(columns: i64) -> Self {
+        Self::default().input("X", DataType::FLOAT, columns)
+    }
+
+    pub(super) fn input(mut self, name: &str, kind: DataType, columns: i64) -> Self {
+        let dim = vec![Dimension::default(), Dimension { dim_value: Some(columns), ..Dimension::default() }];
+        let tensor = TypeProtoTensor { elem_type: Some(kind), shape: Some(TensorShapeProto { dim }) };
+        let kind = TypeProto { tensor_type: Some(tensor), ..Default::default() };
+        self.0.input.push(ValueInfoProto { name: Some(name.into()), r#type: Some(kind), ..Default::default() });
+        self
+    }
+
+    fn constant(mut self, tensor: TensorProto, name: &str, dims: &[i64]) -> Self {
+        self.0.initializer.push(TensorProto { name: Some(name.into()), dims: dims.to_vec(), ..tensor });
+        self
+    }
+
+    pub(super) fn floats(self, name: &str, dims: &[i64], values: &[f32]) -> Self {
+        let data_type = Some(DataType::FLOAT);
+        self.constant(TensorProto { data_type, float_data: values.to_vec(), ..Default::default() }, name, dims)
+    }
+
+    pub(super) fn doubles(self, name: &str, dims: &[i64], values: &[f64]) -> Self {
+        let data_type = Some(DataType::DOUBLE);
+        self.constant(TensorProto { data_type, double_data: values.to_vec(), ..Default::default() }, name, dims)
+    }
+
+    /// A list of integers.
+    pub(super) fn integers(self, name: &str, values: &[i64]) -> Self {
+        let tensor =
+            TensorProto { data_type: Some(DataType::INT64), int64_data: values.to_vec(), ..Default::default() };
+        self.constant(tensor, name, &[values.len() as i64])
+    }
+
+    /// A node in writing, such as `"Add(X, b) -> y"`, of either domain.
+    pub(super) fn node(mut self, text: &str) -> Self {
+        let names = |text: &str| text.split(',').map(|name| name.trim().to_owned()).collect();
+        let (call, output) = text.split_once("->").unwrap();
+        let (op, input) = call.trim().trim_end_matches(')').split_once('(').unwrap();
+        self.0.node.push(NodeProto {
+            op_type: Some(op.into()),
+            domain: Some(domain(op).into()),
+            input: names(input),
+            output: names(output),
+            ..Default::default()
+        });
+        self
+    }
+
+    /// An attribute of the last node.
+    pub(super) fn with(mut self, name: &str, attribute: AttributeProto) -> Self {
+        let attributes = &mut self.0.node.last_mut().unwrap().attribute;
+        attributes.push(AttributeProto { name: Some(name.into()), ..attribute });
+        self
+    }
+
+    pub(super) fn with_floats(self, name: &str, floats: &[f32]) -> Self {
+        self.with(name, AttributeProto { floats: floats.to_vec(), ..Default::default() })
+    }
+
+    pub(super) fn with_text(self, name: &str, text: &str) -> Self {
+        self.with(name, AttributeProto { s: Some(text.into()), ..Default::default() })
+    }
+
+    pub(super) fn with_integer(self, name: &str, integer: i64) -> Self {
+        self.with(name, AttributeProto { i: Some(integer), ..Default::default() })
+    }
+
+    pub(super) fn with_integers(self, name: &str, integers: &[i64]) -> Self {
+        self.with(name, AttributeProto { ints: integers.to_vec(), ..Default::default() })
+    }
+
+    /// (x − offset)·scale.
+    pub(super) fn scaler(self, call: &str, offset: &[f32], scale: &[f32]) -> Self {
+        self.node(&format!("Scaler{call}")).with_floats("offset", offset).with_floats("scale", scale)
+    }
+
+    /// The labels 0, 1, … of scores with float32 coefficients.
+    pub(super) fn classifier(self, call: &str, coefficients: &[f32], intercepts: &[f32], transform: &str) -> Self {
+        let labels: Vec<_> = (0..intercepts.len() as i64).collect();
+        self.node(&format!("LinearClassifier{call}"))
+            .with_integers("classlabels_ints", &labels)
+            .with_floats("coefficients", coefficients)
+            .with_floats("intercepts", intercepts)
+            .with_text("post_transform", transform)
+    }
+
+    /// The file, with these outputs.
+    pub(super) fn file(mut self, outputs: &[&str]) -> Vec<u8> {
+        let output = |name: &&str| ValueInfoProto { name: Some((*name).into()), ..Default::default() };
+        self.0.output = outputs.iter().map(output).collect();
+        ModelProto { graph: Some(self.0), ..Default::default() }.write_buf().unwrap()
+    }
+
+    pub(super) fn read(self, outputs: &[&str]) -> Result<Model, ImportError> {
+        Model::read(&self.file(outputs))
+    }
+
+    /// Why a node is refused: its operator, the reason.
+    pub(super) fn refusal(self, outputs: &[&str]) -> (String, String) {
+        match self.read(outputs).unwrap_err() {
+            ImportError::UnsupportedNode { op, reason, remedy, .. } if !remedy.is_empty() => (op, reason),
+            ImportError::Graph { reason, remedy } if !remedy.is_empty() => ("graph".into(), reason),
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+fn domain(op: &str) -> &'static str {
+    let own = ["Scaler", "Linear", "ZipMap", "Normalizer", "Imputer", "ArrayFeature", "FeatureVectorizer"];
+    if own.iter().any(|start| op.starts_with(start)) { "ai.onnx.ml" } else { "" }
+}
