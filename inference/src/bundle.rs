@@ -291,7 +291,7 @@ pub(crate) mod tests {
     use crate::description::{Label, Link};
     use crate::limbs::{Digits, Limbs};
     use crate::mask::{Keystream, SEED_LEN};
-    use crate::packing::{Packing, Shape};
+    use crate::packing::{Layout, Packing, Shape};
 
     /// `count` words that look random and are always the same.
     pub(crate) fn uniform(count: usize, seed: u8) -> Vec<u64> {
@@ -315,52 +315,73 @@ pub(crate) mod tests {
         let biases = uniform(classes, 3).into_iter().map(|word| limbs.split(bias(word).into()).unwrap()).collect();
         let model = IntegerModel { weights: weights.chunks(features).map(<[i64]>::to_vec).collect(), biases };
         let shape = Shape { parameters, features, logits: classes, limbs, reply_bits: scale.reply };
-        let layouts = Packing::choose(shape);
-        let packings: Vec<Packing> = layouts.iter().map(|&layout| Packing::new(shape, layout).unwrap()).collect();
-        let features: Vec<_> = (0..features).map(|j| feature(&format!("x{j}"), -1.0, 1.0)).collect();
-        let reaches = vec![1 << scale.features; features.len()];
-        let norms = Norms::new(&model, &shape, &reaches);
-        let noise = Noise::new(&norms, scale, &packings);
-        let fields = description::Fields {
+        let mut fields = description::Fields {
             v: 1,
             link: Link::Softmax,
             name: "sample".into(),
-            bound: ErrorLedger::new(&model, &features, scale, &noise, 3, STATED).total(),
+            bound: 1.0,
             limbs,
-            limit: noise.limit(norms.largest(), scale).unwrap(),
+            limit: 1,
             scale,
             steps: vec![],
             budget: None,
             domain: description::DOMAIN.into(),
             labels: (0..classes as i64).map(Label::Integer).collect(),
             logits: classes,
-            layouts,
+            layouts: Packing::choose(shape),
             version: "1".into(),
             decimals: 3,
-            features,
+            features: (0..features).map(|j| feature(&format!("x{j}"), -1.0, 1.0)).collect(),
             parameters,
         };
+        promise(&mut fields, &model);
         (fields, model)
+    }
+
+    /// States the bound and the limit that hold.
+    fn promise(fields: &mut description::Fields, model: &IntegerModel) {
+        let (shape, scale) = (fields.shape(), fields.scale);
+        let packings: Vec<_> = fields.layouts.iter().map(|&layout| Packing::new(shape, layout).unwrap()).collect();
+        let norms = Norms::new(model, &shape, &vec![1 << scale.features; shape.features]);
+        let noise = Noise::new(&norms, scale, &packings);
+        fields.bound = ErrorLedger::new(model, &fields.features, scale, &noise, fields.decimals, STATED).total();
+        fields.limit = noise.limit(norms.largest(), scale).unwrap();
     }
 
     /// A model of that shape, with noise in its logits.
     pub(crate) fn sample(features: usize, classes: usize) -> Bundle {
-        sample_with(features, classes, Limbs::WHOLE)
+        sample_with(features, classes, Limbs::WHOLE, |_| ())
     }
 
     /// A model of that shape whose logits are exact: weights in three digits of 7 bits, features in two of 6.
     pub(crate) fn exact_sample(features: usize, classes: usize) -> Bundle {
-        sample_with(features, classes, EXACT)
+        sample_with(features, classes, EXACT, |_| ())
     }
 
     const EXACT: Limbs = Limbs { weights: Digits { bits: 7, count: 3 }, features: Digits { bits: 6, count: 2 } };
 
-    fn sample_with(features: usize, classes: usize, limbs: Limbs) -> Bundle {
+    fn sample_with(
+        features: usize,
+        classes: usize,
+        limbs: Limbs,
+        change: impl FnOnce(&mut description::Fields),
+    ) -> Bundle {
         let (mut fields, model) = sample_parts(features, classes, limbs);
         if classes == 1 {
             (fields.labels, fields.link) = (vec![], Link::Identity);
         }
+        change(&mut fields);
+        promise(&mut fields, &model);
         Bundle::new(Description::new(fields).unwrap(), model, STATED).unwrap()
+    }
+
+    /// As [`exact_sample`], in one layout with all features in one block, and with replies that keep nearly every bit: what
+    /// the modulus switch hides is left to see.
+    pub(crate) fn attacked_sample(features: usize, classes: usize) -> Bundle {
+        sample_with(features, classes, EXACT, |fields| {
+            fields.scale.reply = 56;
+            fields.layouts = vec![Layout { outputs: 3, features }];
+        })
     }
 
     /// What is told of a model with these logits, labels and link.

@@ -32,6 +32,14 @@ pub struct Evaluator {
     biases: Vec<Vec<u64>>,
 }
 
+/// What stands between a reply and the weights: steps 4 and 5.
+#[derive(Clone, Copy)]
+pub(crate) struct Defences<'a> {
+    pub(crate) key: Option<&'a PublicKey>,
+    /// φ.
+    pub(crate) flood: Option<u32>,
+}
+
 /// The weights as one layout has them.
 struct Weights {
     packing: Packing,
@@ -114,7 +122,7 @@ impl Evaluator {
     /// 6. Reply with the leading bits of a' and b'.
     pub fn evaluate(&self, request: &[u8], key: &PublicKey, scratch: &mut Scratch) -> Result<Vec<u8>, EvaluateError> {
         self.check(request, key)?;
-        Ok(self.reply(&self.parse(request)?, Some(key), scratch))
+        self.evaluate_with(request, Defences { key: Some(key), flood: Some(self.flood) }, scratch)
     }
 
     /// Step 1 alone; gives the number of logits that the reply will hold.
@@ -129,7 +137,16 @@ impl Evaluator {
     /// Steps 1 to 3 and 6: a reply that gives the weights away. For measuring, and for showing what the other steps are
     /// there for; no service calls it.
     pub fn evaluate_bare(&self, request: &[u8], scratch: &mut Scratch) -> Result<Vec<u8>, EvaluateError> {
-        Ok(self.reply(&self.parse(request)?, None, scratch))
+        self.evaluate_with(request, Defences { key: None, flood: None }, scratch)
+    }
+
+    pub(crate) fn evaluate_with(
+        &self,
+        request: &[u8],
+        defences: Defences<'_>,
+        scratch: &mut Scratch,
+    ) -> Result<Vec<u8>, EvaluateError> {
+        Ok(self.reply(&self.parse(request)?, defences, scratch))
     }
 
     /// Makes what is made on first use, so that nobody waits for it: transforms of this ring, and one evaluation in each
@@ -151,7 +168,7 @@ impl Evaluator {
         RequestParts::parse(request, &self.packings)
     }
 
-    fn reply(&self, request: &RequestParts<'_>, key: Option<&PublicKey>, scratch: &mut Scratch) -> Vec<u8> {
+    fn reply(&self, request: &RequestParts<'_>, defences: Defences<'_>, scratch: &mut Scratch) -> Vec<u8> {
         let weights = &self.weights[usize::from(request.layout)];
         if scratch.workers.is_empty() {
             scratch.workers.push(Worker::default());
@@ -163,7 +180,7 @@ impl Evaluator {
         let workers = &mut scratch.workers[..threads];
         let mut sums = weights.add_up(request, workers);
         self.add_biases(weights, request.rows, &mut sums.outputs);
-        self.finish(weights, request.rows, key, &mut sums, workers);
+        self.finish(weights, request.rows, defences, &mut sums, workers);
         let reply = self.write(weights, request, &sums);
         workers[0].sums = sums;
         reply
@@ -181,7 +198,7 @@ impl Evaluator {
     }
 
     /// Steps 4 and 5, after the transforms of step 2; the groups are spread over the threads.
-    fn finish(&self, weights: &Weights, rows: usize, key: Option<&PublicKey>, sums: &mut Sums, workers: &mut [Worker]) {
+    fn finish(&self, weights: &Weights, rows: usize, defences: Defences<'_>, sums: &mut Sums, workers: &mut [Worker]) {
         let packing = &weights.packing;
         let (degree, len) = (packing.degree(), packing.limb_rows(rows) * packing.kappa());
         let share = packing.groups().div_ceil(workers.len());
@@ -195,12 +212,15 @@ impl Evaluator {
                 let transform = Transform::of(packing.shape.parameters);
                 masks.chunks_exact_mut(degree).zip(spectra).for_each(|(mask, sum)| transform.backward(sum, mask));
             }
-            let Some(key) = key else { return };
             let noise = noise.get_or_insert_with(Noise::new);
             for (mask, outputs) in masks.chunks_exact_mut(degree).zip(outputs.chunks_exact_mut(len)) {
-                let place = (packing.output(0), (packing.stride(), packing.kappa()));
-                key.rerandomise(mask, (place.0, place.1, outputs), noise, buffers);
-                noise.add_flood(self.flood, outputs);
+                if let Some(key) = defences.key {
+                    let rows = (packing.stride(), packing.kappa());
+                    key.rerandomise(mask, (packing.output(0), rows, outputs), noise, buffers);
+                }
+                if let Some(bits) = defences.flood {
+                    noise.add_flood(bits, outputs);
+                }
             }
         });
     }

@@ -58,6 +58,8 @@
 //!
 //! Without features the crate can hold no secret key: an evaluator is built so.
 
+#[cfg(all(test, feature = "client"))]
+mod attacks;
 mod binary;
 mod bits;
 mod bound;

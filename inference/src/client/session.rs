@@ -177,7 +177,11 @@ impl Session {
 
     /// 2^δ·L + e ← b' − a'·S on the outputs: for every row and limb of its features, those of every logit and limb of the
     /// weights.
-    fn decrypt_outputs(&mut self, request: &Request, reply: &[u8]) -> Result<Zeroizing<Vec<i64>>, DecryptError> {
+    pub(crate) fn decrypt_outputs(
+        &mut self,
+        request: &Request,
+        reply: &[u8],
+    ) -> Result<Zeroizing<Vec<i64>>, DecryptError> {
         let Self { description, key, mask, buffers, .. } = self;
         let (packings, bits) = (description.packings(), description.scale().reply);
         let payload = message::reply_payload(reply, packings, (request.layout, request.rows))?;
@@ -202,6 +206,50 @@ impl Session {
         let mut decrypted = Zeroizing::new(Vec::with_capacity(phases.len()));
         decrypted.extend(phases.iter().zip(coefficients).map(|(phase, body)| phase.wrapping_add(body) as i64));
         Ok(decrypted)
+    }
+}
+
+/// What a client that wants to know the model has at hand.
+#[cfg(test)]
+impl Session {
+    /// The noise in each body coefficient of a request, rounding included: for every block its window.
+    pub(crate) fn noise_of(&mut self, request: &Request, rows: &[Vec<f64>]) -> Vec<Vec<i64>> {
+        let packing = self.description.packings()[usize::from(request.layout)];
+        let encoded = self.description.encode(rows).unwrap();
+        let plain = self.place(&packing, &encoded);
+        let parts = message::RequestParts::parse(&request.bytes, self.description.packings()).unwrap();
+        let mut stream = Keystream::new(parts.seed);
+        let bodies: Vec<u64> = message::read_bodies(parts.bodies, packing.shape.parameters).collect();
+        let blocks =
+            bodies.chunks_exact(packing.bodies(rows.len())).zip(plain.chunks_exact(packing.bodies(rows.len())));
+        let noise = blocks.map(|(bodies, plain)| {
+            self.mask.refill(packing.shape.parameters, |mask| stream.fill(mask));
+            let mut masked = plain.to_vec();
+            self.add_masks(&packing, &mut masked);
+            bodies.iter().zip(masked).map(|(body, masked)| body.wrapping_sub(masked) as i64).collect()
+        });
+        noise.collect()
+    }
+
+    /// The masks of a request's blocks.
+    pub(crate) fn masks_of(&self, request: &Request) -> Vec<Vec<u64>> {
+        let packing = self.description.packings()[usize::from(request.layout)];
+        let parts = message::RequestParts::parse(&request.bytes, self.description.packings()).unwrap();
+        let mut stream = Keystream::new(parts.seed);
+        let mask = |_| {
+            let mut mask = vec![0; packing.degree()];
+            stream.fill(&mut mask);
+            mask
+        };
+        (0..packing.blocks()).map(mask).collect()
+    }
+
+    /// The mask coefficients of a reply, as far as they travel.
+    pub(crate) fn masks_of_reply(&self, request: &Request, reply: &[u8]) -> Vec<u64> {
+        let packings = self.description.packings();
+        let payload = message::reply_payload(reply, packings, (request.layout, request.rows)).unwrap().unwrap();
+        let (bits, packing) = (self.description.scale().reply, packings[usize::from(request.layout)]);
+        unpack(payload, bits).take(packing.groups() * packing.degree()).map(|bits_of| bits_of << (64 - bits)).collect()
     }
 }
 
