@@ -118,6 +118,11 @@ impl Factor {
         self
     }
 
+    /// As [`transformed`](Self::transformed), for whole products alone: of the two the transform is kept.
+    pub(crate) fn into_transform(self, parameters: ParameterSet) -> Self {
+        Self { continued: vec![], ..self.transformed(parameters) }
+    }
+
     fn polynomial(&self) -> &[u64] {
         &self.continued[self.continued.len() / 2..]
     }

@@ -143,6 +143,12 @@ impl Description {
         &self.fields.steps
     }
 
+    /// Whether a value of this feature may be missing, since a step fills it in.
+    pub fn imputes(&self, feature: usize) -> bool {
+        let values = |step: &Step| matches!(step, Step::Impute { values } if values[feature].is_some());
+        self.fields.steps.iter().any(values)
+    }
+
     /// The classes, in the order of the logits; none of a regression.
     pub fn labels(&self) -> &[Label] {
         &self.fields.labels

@@ -46,7 +46,7 @@ impl PublicKey {
         let body = Factor::new(parameters, |body| {
             body.iter_mut().zip(message::read_bodies(bodies, parameters)).for_each(|(to, from)| *to = from);
         });
-        let (mask, body) = (mask.transformed(parameters), body.transformed(parameters));
+        let (mask, body) = (mask.into_transform(parameters), body.transformed(parameters));
         Ok(Self { id: KeyId::of(bytes), parameters, mask, body })
     }
 

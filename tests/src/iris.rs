@@ -3,7 +3,7 @@
 use std::{fs::File, path::PathBuf};
 
 use cloister_client::{Prediction, Table};
-use cloister_inference::{ImportOptions, Imported, import as import_onnx};
+use cloister_inference::{FeatureRange, ImportOptions, Imported, import as import_onnx};
 
 use crate::build::workspace;
 
@@ -45,10 +45,14 @@ impl Iris {
     }
 }
 
+/// The least and greatest value of each feature.
+pub fn ranges() -> anyhow::Result<Vec<FeatureRange>> {
+    Ok(Table::read(File::open(file("iris.csv"))?)?.ranges(&FEATURES)?)
+}
+
 /// Imports the model from its ONNX file, with the ranges of the data, at the default precision.
 pub fn import() -> anyhow::Result<Imported> {
-    let ranges = Some(Table::read(File::open(file("iris.csv"))?)?.ranges(&FEATURES)?);
-    let options = ImportOptions { ranges, ..ImportOptions::new("iris", "1") };
+    let options = ImportOptions { ranges: Some(ranges()?), ..ImportOptions::new("iris", "1") };
     Ok(import_onnx(&std::fs::read(file("iris.onnx"))?, &options)?)
 }
 

@@ -9,6 +9,7 @@
 //! cli          the command line, run as a person runs it
 //! tasks        the tasks on which Cloister is compared with other systems
 //! iris         the Iris data, its model and what scikit-learn says of it
+//! linear       real pipelines of scikit-learn, and what it says of every row
 //! hostile      evaluators, parents and TLS servers that cheat
 //! clock        a clock that a test turns by hand
 //! raw          a client that verifies nothing, for attacks
@@ -20,6 +21,7 @@ pub mod clock;
 pub mod hostile;
 pub mod image;
 pub mod iris;
+pub mod linear;
 pub mod process;
 pub mod qemu;
 pub mod raw;

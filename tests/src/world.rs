@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use cloister_client::{Endpoint, Policy};
+use cloister_inference::Bundle;
 use tempfile::TempDir;
 
 use crate::{build, iris, process::Process};
@@ -20,12 +21,12 @@ pub enum Link {
     Unix,
 }
 
-/// A simulated enclave that serves the Iris model, and a proxy in front of it.
+/// A simulated enclave that serves models, and a proxy in front of it.
 #[derive(Debug)]
 pub struct World {
     /// Where clients connect.
     pub endpoint: Endpoint,
-    /// The bundle that is served.
+    /// The bundle that is served, or the first of them.
     pub bundle: PathBuf,
     /// Runs until dropped.
     pub proxy: Process,
@@ -44,18 +45,28 @@ impl World {
 
     /// Builds what is to be run, imports the Iris model, and starts both programs.
     pub fn start(link: Link) -> anyhow::Result<Self> {
+        Self::serving(link, &[iris::import()?.bundle])
+    }
+
+    /// Builds what is to be run, and starts both programs with these models.
+    pub fn serving(link: Link, bundles: &[Bundle]) -> anyhow::Result<Self> {
         let folder = tempfile::tempdir()?;
-        let bundle = folder.path().join("iris.cloister");
-        std::fs::write(&bundle, iris::import()?.bundle.to_bytes())?;
+        let mut files = Vec::new();
+        for bundle in bundles {
+            let file = folder.path().join(format!("{}.cloister", bundle.name()));
+            std::fs::write(&file, bundle.to_bytes())?;
+            files.push(file);
+        }
         let listen = match link {
             Link::Tcp => "tcp:127.0.0.1:0".to_owned(),
             Link::Unix => format!("unix:{}", folder.path().join("enclave.sock").display()),
         };
         let authority = folder.path().join("authority");
-        let enclave = enclave(&authority, &listen, &bundle)?;
+        let enclave = enclave(&authority, &listen, &files)?;
         let enclave_address = address(&enclave)?;
         let proxy = proxy(&[&enclave_address])?;
         let endpoint = endpoint(&proxy)?;
+        let bundle = files.first().context("there is a model to serve")?.clone();
         Ok(Self { endpoint, bundle, proxy, enclave, enclave_address, folder })
     }
 
@@ -81,10 +92,13 @@ impl World {
 }
 
 /// Starts a simulated enclave.
-pub fn enclave(authority: &Path, listen: &str, bundle: &Path) -> anyhow::Result<Process> {
+pub fn enclave(authority: &Path, listen: &str, bundles: &[PathBuf]) -> anyhow::Result<Process> {
     let program = build::executable(ENCLAVE)?;
-    let (authority, bundle) = (authority.to_string_lossy(), bundle.to_string_lossy());
-    Process::start(&program, &["--authority", &authority, "--listen", listen, "--model", &bundle])
+    let authority = authority.to_string_lossy();
+    let bundles: Vec<_> = bundles.iter().map(|bundle| bundle.to_string_lossy()).collect();
+    let mut arguments = vec!["--authority", &authority, "--listen", listen, "--model"];
+    arguments.extend(bundles.iter().map(|bundle| &**bundle));
+    Process::start(&program, &arguments)
 }
 
 /// Starts a proxy on a free port of loopback.

@@ -27,7 +27,7 @@ use serde_json::Value;
 use tokio::task::spawn_blocking;
 
 /// The rows of one request of the Iris model.
-const REQUEST: usize = 170;
+const REQUEST: usize = 2048;
 
 /// Rows of which no two neighbours have the same logits, and their species, as far as anybody knows.
 fn table(rows: usize) -> String {

@@ -101,7 +101,7 @@ async fn bad_requests_get_a_code_each_and_the_service_goes_on() {
 async fn a_dead_enclave_is_a_clear_error_and_a_second_one_takes_over() {
     let world = World::start(Link::Unix).unwrap();
     let World { ref bundle, ref enclave_address, .. } = world;
-    let second = enclave(&world.authority(), "tcp:127.0.0.1:0", bundle).unwrap();
+    let second = enclave(&world.authority(), "tcp:127.0.0.1:0", std::slice::from_ref(bundle)).unwrap();
     let second_address = cloister_e2e::world::address(&second).unwrap();
     let both = proxy(&[enclave_address, &second_address]).unwrap();
     let both_endpoint = endpoint(&both).unwrap();

@@ -34,6 +34,12 @@ pub enum TableError {
         /// What the header names.
         found: Vec<String>,
     },
+    /// A column of which a range was asked for has texts in it, or nothing.
+    #[error("column {column:?} has no numbers, or not only numbers")]
+    NoNumbers {
+        /// The column.
+        column: String,
+    },
     /// The first line is no header.
     #[error("the first line looks like data: it contains the number {cell}")]
     NoHeader {
@@ -79,6 +85,7 @@ impl TableError {
             Self::DuplicateColumn { .. } => "duplicate_column",
             Self::Columns { .. } => "wrong_columns",
             Self::NoColumn { .. } => "no_column",
+            Self::NoNumbers { .. } => "no_numbers",
             Self::NoHeader { .. } => "no_header",
             Self::MissingCell { .. } => "missing_cell",
             Self::NotANumber { .. } => "not_a_number",
@@ -98,6 +105,7 @@ impl TableError {
                 "Name the columns in the header line as the model does; their order does not matter.".into()
             }
             Self::NoColumn { .. } => "Name one of the columns that are there.".into(),
+            Self::NoNumbers { .. } => "Name a column of numbers.".into(),
             Self::NoHeader { .. } => "Put a line with the names of the columns in front.".into(),
             Self::MissingCell { .. } => "Fill the cell or remove the row: a missing value has no encryption.".into(),
             Self::NotANumber { .. } | Self::NotFinite { .. } => "Write a finite decimal number.".into(),

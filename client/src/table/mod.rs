@@ -11,6 +11,7 @@ pub use self::{
     error::TableError,
     reader::{Header, Row, TableReader},
 };
+use reader::is_missing;
 
 /// A CSV file in memory.
 #[derive(Debug)]
@@ -38,11 +39,10 @@ impl Table {
         self.header.names()
     }
 
-    /// The columns whose every cell is a number.
+    /// The columns with numbers in every cell that is not missing.
     pub fn numeric_columns(&self) -> Vec<&str> {
-        let numeric = |position: usize| self.rows.iter().all(|row| row.cell(position).parse::<f64>().is_ok());
         let names = self.columns().iter().enumerate();
-        names.filter(|(position, _)| numeric(*position)).map(|(_, name)| name.as_str()).collect()
+        names.filter(|(position, _)| self.column(*position).is_some()).map(|(_, name)| name.as_str()).collect()
     }
 
     /// The numbers of the columns `names`, in that order, row by row.
@@ -51,15 +51,21 @@ impl Table {
         self.rows.iter().map(|row| self.header.numbers(row, &positions)).collect()
     }
 
-    /// The least and greatest number of each of the columns `names`: what a model is imported with.
+    /// The least and greatest number of each of the columns `names`, missing ones aside: what a model is imported with.
     pub fn ranges(&self, names: &[&str]) -> Result<Vec<FeatureRange>, TableError> {
-        let rows = self.numbers(names)?;
-        let range = |(index, name): (usize, &&str)| {
-            let column = rows.iter().map(|row| row[index]);
-            let (low, high) = (column.clone().fold(f64::INFINITY, f64::min), column.fold(f64::NEG_INFINITY, f64::max));
-            FeatureRange { name: (*name).to_owned(), low, high, step: None }
+        let positions = self.header.positions(names.iter().copied())?;
+        let range = |(name, position): (&&str, usize)| match self.column(position) {
+            Some(column) => column.range(name),
+            None => Err(TableError::NoNumbers { column: (*name).to_owned() }),
         };
-        Ok(names.iter().enumerate().map(range).collect())
+        names.iter().zip(positions).map(range).collect()
+    }
+
+    /// What a column of numbers shows; none if there is a text in it, or nothing at all.
+    fn column(&self, position: usize) -> Option<Column> {
+        let mut column = Some(Column::default());
+        self.rows.iter().for_each(|row| column = column.take().and_then(|column| column.with(row, position)));
+        column.filter(Column::has_numbers)
     }
 
     /// The [`ranges`](Self::ranges) of the [`numeric_columns`](Self::numeric_columns) of a file of any length, of which one row at a time
@@ -72,13 +78,13 @@ impl Table {
         while reader.read(&mut row)? {
             rows += 1;
             for (position, column) in columns.iter_mut().enumerate() {
-                let number = row.cell(position).parse();
-                *column = column.take().zip(number.ok()).map(|(column, number)| column.with(number, &row, position));
+                *column = column.take().and_then(|column| column.with(&row, position));
             }
         }
         if rows == 0 {
             return Err(TableError::Empty);
         }
+        let columns = columns.into_iter().map(|column| column.filter(Column::has_numbers));
         let numeric = reader.header().names().iter().zip(columns).filter_map(|(name, column)| Some((name, column?)));
         numeric.map(|(name, column)| column.range(name)).collect()
     }
@@ -100,7 +106,7 @@ impl Table {
 struct Column {
     low: f64,
     high: f64,
-    /// The first cell that is NaN or infinite, and its line. It is an error only if all other cells are numbers.
+    /// The first cell that is infinite, and its line. It is an error only if all other cells are numbers.
     not_finite: Option<(u64, String)>,
 }
 
@@ -111,10 +117,19 @@ impl Default for Column {
 }
 
 impl Column {
-    fn with(self, number: f64, row: &Row, position: usize) -> Self {
-        let not_finite =
-            self.not_finite.or_else(|| (!number.is_finite()).then(|| (row.line(), row.cell(position).to_owned())));
-        Self { low: self.low.min(number), high: self.high.max(number), not_finite }
+    /// With one cell more; none if that is a text.
+    fn with(self, row: &Row, position: usize) -> Option<Self> {
+        let cell = row.cell(position);
+        if is_missing(cell) {
+            return Some(self);
+        }
+        let number: f64 = cell.parse().ok()?;
+        let not_finite = self.not_finite.or_else(|| (!number.is_finite()).then(|| (row.line(), cell.to_owned())));
+        Some(Self { low: self.low.min(number), high: self.high.max(number), not_finite })
+    }
+
+    fn has_numbers(&self) -> bool {
+        self.low <= self.high
     }
 
     fn range(self, name: &str) -> Result<FeatureRange, TableError> {
@@ -177,10 +192,12 @@ mod tests {
         let table = table(text).unwrap();
         let ranges = table.ranges(&table.numeric_columns()).unwrap();
         let shown: Vec<_> = ranges.iter().map(|range| (range.name.as_str(), range.low, range.high)).collect();
-        assert_eq!(shown, [("a", -3.0, 2.0), ("b", -2.0, 1e3)]);
+        assert_eq!(shown, [("a", -3.0, 2.0), ("b", -2.0, 1e3), ("c", 1.0, 1.0)]);
         assert_eq!(Table::numeric_ranges(text.as_bytes()).unwrap(), ranges);
         let error = |text: &str| Table::numeric_ranges(text.as_bytes()).unwrap_err().to_string();
         assert_eq!(error("a,b\n1,2\n3,-inf\n"), r#"line 3, column "b": "-inf" is not finite"#);
         assert_eq!(error("a,b\n"), TableError::Empty.to_string());
+        assert_eq!(Table::numeric_ranges(&b"a,b,c\n1,,nan\n"[..]).unwrap().len(), 1, "a column of nothing is no column");
+        assert!(matches!(table.ranges(&["kind"]), Err(TableError::NoNumbers { column }) if column == "kind"));
     }
 }

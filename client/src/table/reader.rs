@@ -85,7 +85,22 @@ impl Header {
 
     /// The numbers of a row at `positions`, in that order.
     pub fn numbers(&self, row: &Row, positions: &[usize]) -> Result<Vec<f64>, TableError> {
-        positions.iter().map(|&position| self.number(row, position)).collect()
+        self.numbers_or_missing(row, positions, |_| false)
+    }
+
+    /// The numbers of a row at `positions`, in that order; NaN for an empty or NaN cell where `may_miss` says so of the
+    /// number in that order.
+    pub fn numbers_or_missing(
+        &self,
+        row: &Row,
+        positions: &[usize],
+        may_miss: impl Fn(usize) -> bool,
+    ) -> Result<Vec<f64>, TableError> {
+        let number = |(index, &position): (usize, &usize)| match is_missing(row.cell(position)) && may_miss(index) {
+            true => Ok(f64::NAN),
+            false => self.number(row, position),
+        };
+        positions.iter().enumerate().map(number).collect()
     }
 
     fn number(&self, row: &Row, position: usize) -> Result<f64, TableError> {
@@ -103,6 +118,11 @@ impl Header {
         }
         Ok(number)
     }
+}
+
+/// Whether there is no value, as pandas writes it.
+pub(super) fn is_missing(cell: &str) -> bool {
+    cell.is_empty() || cell.eq_ignore_ascii_case("nan")
 }
 
 /// A line of the file, as long as the header.
@@ -141,6 +161,16 @@ mod tests {
             assert_eq!((row.line(), reader.header().numbers(&row, &positions).unwrap()), (line, numbers.to_vec()));
         }
         assert!(!reader.read(&mut row).unwrap());
+    }
+
+    #[test]
+    fn values_may_be_missing_where_the_model_fills_them_in() {
+        let mut reader = TableReader::new(&b"a,b\n,nan\n"[..]).unwrap();
+        let mut row = Row::default();
+        assert!(reader.read(&mut row).unwrap());
+        let numbers = |may_miss: fn(usize) -> bool| reader.header().numbers_or_missing(&row, &[1, 0], may_miss);
+        assert!(numbers(|_| true).unwrap().iter().all(|number| number.is_nan()));
+        assert_eq!(numbers(|index| index == 0).unwrap_err().to_string(), r#"line 2, column "a": the cell is empty"#);
     }
 
     /// Fifty thousand names: what compared each with each would take seconds.

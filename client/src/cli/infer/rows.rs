@@ -8,7 +8,7 @@ use std::{
 use aws_lc_rs::digest::{Context, SHA384};
 use cloister_attestation::Sha384;
 use cloister_client::{Description, Row, TableError, TableReader};
-use cloister_inference::EncryptError;
+use cloister_inference::{EncryptError, Step};
 
 use super::{Failure, short};
 
@@ -65,7 +65,9 @@ impl<'a, R: Read> Rows<'a, R> {
         let bad_table = |error: TableError| Failure::table(path, &error);
         let (mut chunk, mut lines) = (Chunk::default(), Vec::new());
         while chunk.rows.len() < size && self.reader.read(&mut self.row).map_err(bad_table)? {
-            let mut row = self.reader.header().numbers(&self.row, positions).map_err(bad_table)?;
+            let header = self.reader.header();
+            let row = header.numbers_or_missing(&self.row, positions, |feature| description.imputes(feature));
+            let mut row = row.map_err(bad_table)?;
             chunk.moved.push(*clip && move_inside(&mut row, description));
             chunk.rows.push(row);
             chunk.truth.extend(labels.map(|position| self.row.cell(position).to_owned()));
@@ -83,12 +85,15 @@ impl<R: Read> Rows<'_, Hashed<R>> {
     }
 }
 
-/// Moves values to the edges of their ranges; whether there were any.
+/// Moves values to the edges of their ranges; whether there were any. Shares of a norm are never outside.
 fn move_inside(row: &mut [f64], description: &Description) -> bool {
     let mut moved = false;
+    if description.steps().iter().any(|step| !matches!(step, Step::Impute { .. })) {
+        return moved;
+    }
     for (value, feature) in row.iter_mut().zip(description.features()) {
         let inside = value.clamp(feature.low, feature.high);
-        moved |= inside != *value;
+        moved |= inside != *value && !value.is_nan();
         *value = inside;
     }
     moved
