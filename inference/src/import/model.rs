@@ -220,16 +220,16 @@ impl Reader {
         if let Some(vectors) = outputs.iter().map(vector).collect::<Option<Vec<_>>>() {
             return Ok(Some(Rc::new(Formula::Scores(self.chain.join(vectors)?))));
         }
-        let mut whole: Option<Rc<Formula>> = None;
-        for (index, output) in outputs.iter().enumerate() {
-            let Value::Formula { formula, .. } = output else { return Ok(None) };
-            let Formula::Column(column, of) = &**formula else { return Ok(None) };
-            if *column != index || whole.as_ref().is_some_and(|whole| !Rc::ptr_eq(whole, of)) {
-                return Ok(None);
-            }
-            whole = Some(of.clone());
-        }
-        Ok(whole)
+        let formulas: Option<Vec<_>> = outputs.iter().map(|output| self.formula(output)).collect();
+        let columns: Vec<_> = formulas.into_iter().flatten().map(|(formula, _)| formula).collect();
+        let whole = columns.iter().enumerate().map(|(index, column)| match &**column {
+            Formula::Column(column, of) if *column == index => Some(of),
+            _ => None,
+        });
+        Ok(match whole.collect::<Option<Vec<_>>>().as_deref() {
+            Some([first, others @ ..]) if others.iter().all(|other| Rc::ptr_eq(first, other)) => Some((*first).clone()),
+            _ => Some(Formula::apply("Concat", columns)),
+        })
     }
 
     /// The value and the element of the graph that each logit is.

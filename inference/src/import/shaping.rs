@@ -51,7 +51,8 @@ impl Reader {
         let [axis] = attributes(node, ["axis"])?;
         let indices = match (self.input(node, 0)?, self.input(node, 1)?) {
             (Value::Constant(labels), Value::Largest { of, width }) => {
-                return label(&labels, of, width).ok_or_else(|| refused(node, "its constants are no labels"));
+                return label(&labels, of, width)
+                    .ok_or_else(|| refused(node, format!("its constants are not the labels of {width} scores")));
             }
             (_, Value::Constant(indices)) => indices,
             _ => return Err(refused(node, "it selects by something that depends on the row")),
@@ -99,15 +100,15 @@ impl Reader {
     fn select(&mut self, node: &NodeProto, columns: Option<Vec<usize>>) -> Result<Value> {
         let (value, width) = self.scores(node)?;
         let columns = columns.filter(|columns| !columns.is_empty() && columns.iter().all(|&column| column < width));
-        let columns =
-            columns.ok_or_else(|| refused(node, format!("it selects others than the columns 0 to {width}")))?;
+        let columns = columns
+            .ok_or_else(|| refused(node, format!("it selects other columns than the {width} that there are")))?;
         match value {
             Value::Vector { id, .. } => {
                 let id = self.chain.select(id, columns).map_err(too_large)?;
                 Ok(Value::Vector { id, flat: false })
             }
             Value::Formula { formula, .. } if columns.len() == 1 => {
-                Ok(Value::Formula { formula: Rc::new(Formula::Column(columns[0], formula)), width: 1 })
+                Ok(Value::Formula { formula: Formula::column(&formula, columns[0], width), width: 1 })
             }
             _ => Err(refused(node, "it selects several scores")),
         }
