@@ -219,6 +219,22 @@ impl Chain {
     }
 }
 
+#[cfg(test)]
+impl Chain {
+    /// Changes every parameter.
+    pub(super) fn change_parameters(&mut self, mut change: impl FnMut(&mut f64)) {
+        for stage in &mut self.stages {
+            if let Operation::Add { constants: parameters, .. }
+            | Operation::Multiply { by: parameters, .. }
+            | Operation::Divide { by: parameters, .. }
+            | Operation::Product { matrix: parameters, .. } = &mut stage.operation
+            {
+                Rc::make_mut(parameters).values.iter_mut().for_each(&mut change);
+            }
+        }
+    }
+}
+
 impl Operation {
     fn operands(&self, mut visit: impl FnMut(Id)) {
         match self {
