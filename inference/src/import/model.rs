@@ -251,7 +251,8 @@ impl Reader {
     }
 }
 
-const REMEDY: &str = "export the model itself, not one that calibrates or combines several, with skl2onnx; for a classifier \
+/// What to do about another tail.
+pub(super) const REMEDY: &str = "export the model itself, not one that calibrates or combines several, with skl2onnx; for a classifier \
                       the option raw_scores=True makes the scores its output";
 
 const NO_SCORE: &str = "this output is no score of the label";

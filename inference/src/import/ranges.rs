@@ -155,12 +155,11 @@ impl FirstScaler {
     fn scaled(chain: &Chain, of: Id, scales: Vec<f64>) -> Option<(&[usize], Vec<Self>)> {
         let Operation::Add { to, constants } = chain.operation(of) else { return None };
         let is_moved = constants.values.iter().any(|&value| value != 0.0);
-        // StandardScaler(with_std=False) says nothing of deviations.
         let is_scaled = scales.iter().any(|&scale| scale != 1.0);
-        let scaler = |(&offset, scale): (&f64, f64)| match (is_scaled, is_moved) {
-            (false, _) => Self::Mean(-offset),
-            (true, false) => Self::Magnitude { scale },
-            (true, true) => Self::Deviation { mean: -offset, scale },
+        let scaler = |(&offset, scale): (&f64, f64)| match (is_moved, is_scaled) {
+            (true, _) => Self::Deviation { mean: -offset, scale },
+            (false, true) => Self::Magnitude { scale },
+            (false, false) => Self::Mean(0.0),
         };
         Some((columns(chain, *to)?, constants.values.iter().zip(scales).map(scaler).collect()))
     }
@@ -225,7 +224,7 @@ mod tests {
         let nothing = Err(ImportError::NoRanges { column: 1, name: "x0".into() });
         let mean = Sample::new(2).floats("mean", &[2], &[1.0; 2]).node("Sub(X, mean) -> z");
         assert_eq!(first(mean), nothing);
-        let ones = Sample::new(2).scaler("(X) -> z", &[1.0; 2], &[1.0; 2]);
+        let ones = Sample::new(2).scaler("(X) -> z", &[0.0; 2], &[1.0; 2]);
         assert_eq!(first(ones), nothing);
         assert_eq!(first(Sample::new(2).node("Identity(X) -> z")), nothing);
     }
