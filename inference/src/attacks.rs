@@ -4,6 +4,8 @@
 //! The client follows the protocol, keeps all that it knows (its key, its noise, its masks), and looks at one reply. Of
 //! replies all but the last bits are kept here, so that the modulus switch hides nothing that the defences should.
 
+#![allow(clippy::unwrap_used, reason = "what helps a test may fail it")]
+
 use crate::bundle::Bundle;
 use crate::bundle::tests::{attacked_sample, uniform};
 use crate::client::{Request, Session};

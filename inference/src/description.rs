@@ -650,9 +650,16 @@ impl DescriptionError {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
+    use crate::steps::Norm;
 
     pub(crate) fn feature(name: &str, low: f64, high: f64) -> Feature {
         Feature { low, high, name: name.into(), step: None }
+    }
+
+    impl Description {
+        pub(crate) fn with_steps(&self, steps: Vec<Step>) -> Self {
+            Self::new(Fields { steps, ..self.fields.clone() }).unwrap()
+        }
     }
 
     fn fields() -> Fields {
@@ -699,6 +706,18 @@ pub(crate) mod tests {
         assert_sorted(&value);
     }
 
+    #[test]
+    fn steps_are_written_in_order_too() {
+        let steps = vec![
+            Step::Impute { values: vec![Some(0.5), None] },
+            Step::Scale { scale: vec![1.0, 2.0], offset: vec![0.0, -1.0] },
+            Step::Normalize(Norm::L2),
+        ];
+        let description = Description::new(fields()).unwrap().with_steps(steps.clone());
+        assert_eq!(Description::from_bytes(&description.to_bytes()).unwrap().steps(), steps);
+        assert_sorted(&ciborium::from_reader(&description.to_bytes()[..]).unwrap());
+    }
+
     pub(crate) fn assert_sorted(value: &ciborium::Value) {
         match value {
             ciborium::Value::Array(items) => items.iter().for_each(assert_sorted),
@@ -734,6 +753,7 @@ pub(crate) mod tests {
         assert_eq!(code(|f| f.features[1].high = f64::NAN), "range");
         assert_eq!(code(|f| f.features[1].high = f64::INFINITY), "range");
         assert_eq!(code(|f| f.features[1].high = f.features[1].low), "range");
+        assert_eq!(code(|f| f.steps = vec![Step::Impute { values: vec![None] }]), "step");
         assert_eq!(code(|f| f.scale.features = 52), "scale");
         assert_eq!(code(|f| f.scale.weights = -40), "scale");
         assert_eq!(code(|f| f.scale.weights = i32::MAX), "scale");

@@ -197,7 +197,11 @@ mod tests {
         let error = |text: &str| Table::numeric_ranges(text.as_bytes()).unwrap_err().to_string();
         assert_eq!(error("a,b\n1,2\n3,-inf\n"), r#"line 3, column "b": "-inf" is not finite"#);
         assert_eq!(error("a,b\n"), TableError::Empty.to_string());
-        assert_eq!(Table::numeric_ranges(&b"a,b,c\n1,,nan\n"[..]).unwrap().len(), 1, "a column of nothing is no column");
+        assert_eq!(
+            Table::numeric_ranges(&b"a,b,c\n1,,nan\n"[..]).unwrap().len(),
+            1,
+            "a column of nothing is no column"
+        );
         assert!(matches!(table.ranges(&["kind"]), Err(TableError::NoNumbers { column }) if column == "kind"));
     }
 }

@@ -87,6 +87,7 @@ mod tests {
     use super::*;
     use crate::bundle::tests::{sample, uniform};
     use crate::description::tests::feature;
+    use crate::steps::{Norm, Step};
 
     #[test]
     fn no_value_in_range_leaves_the_unit_interval() {
@@ -119,6 +120,21 @@ mod tests {
         for value in [f64::NAN, f64::INFINITY, f64::NEG_INFINITY] {
             assert_eq!(error(&[&[value, 0.0]]).code(), "not_finite");
         }
+    }
+
+    #[test]
+    fn steps_come_before_ranges() {
+        let with = |steps| sample(2, 2).description().with_steps(steps);
+        let imputed = with(vec![Step::Impute { values: vec![Some(0.5), None] }]);
+        let encoded =
+            |description: &Description, row: [f64; 2]| description.encode(&[row]).map(|rows| rows[0].to_vec());
+        assert_eq!(encoded(&imputed, [f64::NAN, 0.0]).unwrap(), [1 << 29, 0]);
+        assert_eq!(encoded(&imputed, [0.0, f64::NAN]).unwrap_err().code(), "not_finite");
+        let scale = Step::Scale { scale: vec![0.5, 0.25], offset: vec![0.0, -4.0] };
+        let normalized = with(vec![scale, Step::Normalize(Norm::Max)]);
+        assert_eq!(encoded(&normalized, [-80.0, 36.0]).unwrap(), [-1 << 30, 1 << 28], "-40 and 10, over 40");
+        let missing = encoded(&normalized, [1.0, f64::NAN]).unwrap_err();
+        assert!(matches!(missing, EncryptError::NotFinite { row: 0, column, .. } if column == "x1"));
     }
 
     /// Published is what a decimal rounding of the exact rational number gives, as the nearest float64.

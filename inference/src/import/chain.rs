@@ -219,6 +219,22 @@ impl Chain {
     }
 }
 
+#[cfg(test)]
+impl Chain {
+    /// Changes every parameter.
+    pub(super) fn change_parameters(&mut self, mut change: impl FnMut(&mut f64)) {
+        for stage in &mut self.stages {
+            if let Operation::Add { constants: parameters, .. }
+            | Operation::Multiply { by: parameters, .. }
+            | Operation::Divide { by: parameters, .. }
+            | Operation::Product { matrix: parameters, .. } = &mut stage.operation
+            {
+                Rc::make_mut(parameters).values.iter_mut().for_each(&mut change);
+            }
+        }
+    }
+}
+
 impl Operation {
     fn operands(&self, mut visit: impl FnMut(Id)) {
         match self {
@@ -230,5 +246,80 @@ impl Operation {
             | Self::Product { of, .. } => visit(*of),
             Self::Join(parts) | Self::Sum(parts) => parts.iter().copied().for_each(visit),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::import::tensor::Precision;
+
+    fn parameters(values: &[f64]) -> Rc<Parameters> {
+        Parameters { values: values.to_vec(), precision: Precision::Double }.into()
+    }
+
+    fn columns(chain: &mut Chain, columns: &[usize]) -> Id {
+        chain.push(columns.len(), Operation::Columns { columns: columns.to_vec(), state: State::Raw }).unwrap()
+    }
+
+    fn scores(chain: &mut Chain, of: Id, matrix: &[f64]) -> Id {
+        let width = matrix.len() / chain.width(of);
+        chain.push(width, Operation::Product { of, matrix: parameters(matrix) }).unwrap()
+    }
+
+    #[test]
+    fn selections_and_joins_come_down_to_what_is_there() {
+        let mut chain = Chain::default();
+        let (x, y) = (columns(&mut chain, &[0, 1, 2]), columns(&mut chain, &[5]));
+        let reversed = chain.select(x, vec![2, 0]).unwrap();
+        assert!(matches!(chain.operation(reversed), Operation::Columns { columns, .. } if columns == &[2, 0]));
+        assert_eq!(chain.select(x, vec![0, 1, 2]), Ok(x));
+        assert_eq!(chain.select(x, vec![2, 0]), Ok(reversed));
+        let both = chain.join(vec![reversed, y]).unwrap();
+        assert!(matches!(chain.operation(both), Operation::Columns { columns, .. } if columns == &[2, 0, 5]));
+        let z = scores(&mut chain, x, &[1.0; 6]);
+        let parts: Vec<_> = (0..2).map(|index| chain.select(z, vec![index]).unwrap()).collect();
+        assert_eq!(chain.join(parts), Ok(z));
+        let joined = chain.join(vec![z, x]).unwrap();
+        assert_eq!(chain.select(joined, vec![2, 3, 4]), Ok(x));
+        assert_eq!(chain.join(vec![z]), Ok(z));
+    }
+
+    #[test]
+    fn opposite_scores_come_down_to_the_second() {
+        let mut chain = Chain::default();
+        let x = columns(&mut chain, &[0, 1]);
+        let products = scores(&mut chain, x, &[-1.5, 1.5, 0.25, -0.25]);
+        let add = |to, values: &[f64]| Operation::Add { to, constants: parameters(values) };
+        let opposite = chain.push(2, add(products, &[3.0, -3.0])).unwrap();
+        let positive = chain.positive(opposite).unwrap().unwrap();
+        assert!(matches!(chain.operation(positive), Operation::Select { elements, .. } if elements == &[1]));
+        assert_eq!(chain.positive(positive), Ok(Some(positive)));
+        let others = [chain.push(2, add(products, &[3.0, -2.0])).unwrap(), x, scores(&mut chain, x, &[1.0; 4])];
+        assert!(others.into_iter().all(|other| chain.positive(other) == Ok(None)));
+        let single = scores(&mut chain, x, &[1.0, 2.0]);
+        let negated = chain.push(1, Operation::Multiply { of: single, by: parameters(&[-1.0]) }).unwrap();
+        let pair = chain.join(vec![negated, single]).unwrap();
+        assert_eq!((chain.positive(pair), chain.negated(negated)), (Ok(Some(single)), Some(single)));
+        let swapped = chain.join(vec![single, negated]).unwrap();
+        assert_eq!(chain.positive(swapped), Ok(None), "the second label's score is not the negative one");
+        assert_eq!(chain.positive(single), Ok(Some(single)));
+    }
+
+    #[test]
+    fn only_what_is_needed_counts() {
+        let mut chain = Chain::default();
+        let (x, y) = (columns(&mut chain, &[0]), columns(&mut chain, &[1]));
+        let z = scores(&mut chain, y, &[1.0]);
+        assert_eq!(chain.needed(z), [false, true, true]);
+        assert_eq!(chain.needed(x), [true, false, false]);
+    }
+
+    #[test]
+    fn a_chain_has_an_end() {
+        let mut chain = Chain::default();
+        let x = columns(&mut chain, &[0; 1 << 15]);
+        let joins = (0..).map(|_| chain.join(vec![x; 64])).take_while(Result::is_ok).count();
+        assert!(joins < 16, "{joins}");
     }
 }

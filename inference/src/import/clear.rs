@@ -137,3 +137,37 @@ fn multiply(x: &[f64], matrix: &Tensor, transposed: bool) -> Vec<f64> {
     };
     (0..width).map(dot).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::import::sample::Sample;
+
+    /// The nodes one after the other, with numbers that a person can follow.
+    #[test]
+    fn the_graph_is_run_as_it_stands() {
+        let sample = Sample::new(2)
+            .floats("m", &[2, 2], &[1.0, 2.0, 3.0, 4.0])
+            .scaler("(X) -> z", &[1.0, 2.0], &[10.0, 100.0])
+            .node("MatMul(z, m) -> p")
+            .node("Concat(z, p) -> union")
+            .with_integer("axis", 1)
+            .classifier(
+                "(union) -> label, y",
+                &[1.0, 0.0, 0.0, 0.5, 0.0, 1.0, 0.0, 0.0, 0.0, 0.0, 1.0, 0.0],
+                &[7.0, 8.0, 9.0],
+                "SOFTMAX",
+            );
+        let model = sample.read(&["label", "y"]).unwrap();
+        // z = (20, 300), p = (920, 1240).
+        assert_eq!(logits(&model, &[3.0, 5.0]), [20.0 + 620.0 + 7.0, 300.0 + 8.0, 920.0 + 9.0]);
+    }
+
+    /// Rows of a model with a norm begin after it.
+    #[test]
+    fn rows_have_had_their_steps() {
+        let sample =
+            Sample::new(2).node("Normalizer(X) -> n").with_text("norm", "L2").scaler("(n) -> y", &[0.5; 2], &[4.0; 2]);
+        assert_eq!(logits(&sample.read(&["y"]).unwrap(), &[0.75, 1.0]), [1.0, 2.0]);
+    }
+}

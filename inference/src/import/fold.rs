@@ -335,3 +335,146 @@ fn pull_back(operation: &Operation, slope: &[f64], slopes: &mut [Vec<f64>], colu
         }
     }
 }
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+    use crate::description::tests::feature;
+    use crate::import::sample::Sample;
+
+    /// The logits of a row, by the forward walk alone.
+    pub(crate) fn logits(model: &Model, row: &[f64]) -> Vec<f64> {
+        let features: Vec<_> = row.iter().map(|&x| feature("x", x, x)).collect();
+        extents(model, &features, &model.chain.needed(model.logits)).unwrap().centre
+    }
+
+    fn two_features() -> [Feature; 2] {
+        [feature("a", 0.0, 16.0), feature("b", -4.0, 4.0)]
+    }
+
+    fn scaled() -> Model {
+        let sample = Sample::new(2).scaler("(X) -> z", &[10.0, -2.0], &[0.5, 4.0]);
+        let sample =
+            sample.classifier("(z) -> label, y", &[1.5, -0.25, -3.0, 0.125, 1.0, 2.0], &[0.75, -1.0, 0.0], "NONE");
+        sample.read(&["label", "y"]).unwrap()
+    }
+
+    /// All kinds of steps: a scaler, a decomposition that whitens, a union, and a classifier.
+    fn deep() -> Model {
+        let sample = Sample::new(2)
+            .floats("mean", &[2], &[0.25, -0.5])
+            .floats("matrix", &[2, 3], &[0.6, 0.8, -0.3, -0.8, 0.6, 0.1])
+            .floats("variance", &[3], &[4.0, 0.3, 1.7])
+            .scaler("(X) -> z", &[10.0, -2.0], &[0.5, 4.0])
+            .node("Sub(z, mean) -> centred")
+            .node("MatMul(centred, matrix) -> rotated")
+            .node("Sqrt(variance) -> root")
+            .node("Div(rotated, root) -> white")
+            .node("Concat(z, white) -> union")
+            .with_integer("axis", 1);
+        let coefficients: Vec<f32> = (0..15).map(|index| (index as f32 * 0.7).sin()).collect();
+        sample
+            .classifier("(union) -> label, y", &coefficients, &[0.75, -1.0, 0.1], "NONE")
+            .read(&["label", "y"])
+            .unwrap()
+    }
+
+    fn published(folded: &FoldedModel, features: &[Feature], row: &[f64]) -> Vec<f64> {
+        let unit: Vec<_> =
+            row.iter().zip(features).map(|(x, feature)| (x - feature.centre()) / feature.half_width()).collect();
+        let logit =
+            |(weights, bias): (&Vec<f64>, &f64)| bias + weights.iter().zip(&unit).map(|(v, u)| v * u).sum::<f64>();
+        folded.weights.iter().zip(&folded.biases).map(logit).collect()
+    }
+
+    const CORNERS: [[f64; 2]; 5] = [[0.0, -4.0], [16.0, 4.0], [0.0, 4.0], [16.0, -4.0], [3.5, 1.25]];
+
+    #[test]
+    fn folding_keeps_the_logits() {
+        for (model, exact) in [(scaled(), true), (deep(), false)] {
+            let folded = FoldedModel::new(&model, &two_features()).unwrap();
+            for row in CORNERS {
+                for (one, other) in published(&folded, &two_features(), &row).into_iter().zip(logits(&model, &row)) {
+                    let slack = if exact { 0.0 } else { folded.errors.arithmetic };
+                    assert!((one - other).abs() <= slack, "{one} for {other}");
+                }
+            }
+        }
+    }
+
+    /// A model whose float32 parameters are all off by as much as one ulp, each up or down as `up` has it.
+    fn nudged(model: &Model, mut up: impl FnMut() -> bool) -> Model {
+        let mut moved = model.clone();
+        moved.chain.change_parameters(|value| *value += if up() { ulp32(*value) } else { -ulp32(*value) });
+        moved
+    }
+
+    /// Any change of the parameters by one float32 ulp stays within the export term, which is not much more.
+    #[test]
+    fn the_export_term_covers_changes_of_one_ulp() {
+        for (model, tight) in [(scaled(), 0.9), (deep(), 0.3)] {
+            let bound = FoldedModel::new(&model, &two_features()).unwrap().errors.export;
+            let mut worst = 0.0_f64;
+            let mut state = 1_u64;
+            for row in CORNERS.iter().cycle().take(20_000) {
+                let up = || {
+                    state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+                    state >> 63 == 1
+                };
+                let moved = nudged(&model, up);
+                for (one, other) in logits(&moved, row).into_iter().zip(logits(&model, row)) {
+                    worst = worst.max((one - other).abs());
+                }
+            }
+            assert!(worst <= bound && worst > tight * bound, "{worst:e} of {bound:e}");
+        }
+    }
+
+    /// Not one bit of a float64 parameter is the exporter's.
+    #[test]
+    fn float64_parameters_have_no_export_term() {
+        let sample = Sample::default().input("X", rten_onnx::onnx::DataType::DOUBLE, 2);
+        let sample = sample.doubles("w", &[2, 1], &[0.1, -0.3]).doubles("b", &[1], &[0.7]);
+        let model = sample.node("MatMul(X, w) -> p").node("Add(p, b) -> y").read(&["y"]).unwrap();
+        let errors = FoldedModel::new(&model, &two_features()).unwrap().errors;
+        assert_eq!(errors.export, 0.0);
+        // T = 16·0.1 + 4·0.3 + 0.7, and some tens of roundings.
+        assert!((20.0..200.0).contains(&(errors.arithmetic / (3.5 * power_of_two(-53)))), "{errors:?}");
+    }
+
+    #[test]
+    fn numbers_that_leave_float64_are_refused() {
+        let overflowing = |factor: f64| {
+            let sample =
+                Sample::default().input("X", rten_onnx::onnx::DataType::DOUBLE, 1).doubles("w", &[1], &[factor]);
+            let model = sample.node("Mul(X, w) -> a").node("Mul(a, w) -> y").read(&["y"]).unwrap();
+            FoldedModel::new(&model, &[feature("a", -1.0, 1.0)]).map(|folded| folded.errors.arithmetic)
+        };
+        assert!(overflowing(1e49).is_ok());
+        for factor in [1e51, 1e200, -1e300] {
+            assert_eq!(overflowing(factor).unwrap_err().code(), "onnx_graph");
+        }
+        assert!(overflowing(1e-200).unwrap() >= 1e-200, "what underflows is in the bound");
+        let divided =
+            Sample::new(1).floats("w", &[1], &[f32::from_bits(1)]).node("Div(X, w) -> y").read(&["y"]).unwrap();
+        assert!(FoldedModel::new(&divided, &[feature("a", -1.0, 1.0)]).is_err(), "a divisor that may be zero");
+    }
+
+    /// 50,000 columns, each scaled, and 20 classes: nothing is quadratic in the columns.
+    #[test]
+    fn wide_models_fold_in_a_moment() {
+        let columns = 50_000;
+        let vector = |seed: f32| (0..columns).map(|j| (j as f32 * seed).sin() + 2.0).collect::<Vec<_>>();
+        let coefficients: Vec<f32> = (0..20 * columns).map(|j| (j as f32 * 0.3).cos()).collect();
+        let sample = Sample::new(columns).scaler("(X) -> z", &vector(0.1), &vector(0.2));
+        let sample = sample.classifier("(z) -> label, y", &coefficients, &[0.0; 20], "SOFTMAX");
+        let model = sample.read(&["label", "y"]).unwrap();
+        let features: Vec<_> = (0..columns).map(|_| feature("x", -1.0, 1.0)).collect();
+        let folded = FoldedModel::new(&model, &features).unwrap();
+        assert_eq!((folded.weights.len(), folded.weights[0].len()), (20, 50_000));
+        let (row, clear) = (vec![0.5; 50_000], crate::import::clear::logits(&model, &vec![0.5; 50_000]));
+        for (one, other) in published(&folded, &features, &row).into_iter().zip(clear) {
+            assert!((one - other).abs() <= folded.errors.arithmetic, "{one} for {other}");
+        }
+    }
+}

@@ -220,16 +220,16 @@ impl Reader {
         if let Some(vectors) = outputs.iter().map(vector).collect::<Option<Vec<_>>>() {
             return Ok(Some(Rc::new(Formula::Scores(self.chain.join(vectors)?))));
         }
-        let mut whole: Option<Rc<Formula>> = None;
-        for (index, output) in outputs.iter().enumerate() {
-            let Value::Formula { formula, .. } = output else { return Ok(None) };
-            let Formula::Column(column, of) = &**formula else { return Ok(None) };
-            if *column != index || whole.as_ref().is_some_and(|whole| !Rc::ptr_eq(whole, of)) {
-                return Ok(None);
-            }
-            whole = Some(of.clone());
-        }
-        Ok(whole)
+        let formulas: Option<Vec<_>> = outputs.iter().map(|output| self.formula(output)).collect();
+        let columns: Vec<_> = formulas.into_iter().flatten().map(|(formula, _)| formula).collect();
+        let whole = columns.iter().enumerate().map(|(index, column)| match &**column {
+            Formula::Column(column, of) if *column == index => Some(of),
+            _ => None,
+        });
+        Ok(match whole.collect::<Option<Vec<_>>>().as_deref() {
+            Some([first, others @ ..]) if others.iter().all(|other| Rc::ptr_eq(first, other)) => Some((*first).clone()),
+            _ => Some(Formula::apply("Concat", columns)),
+        })
     }
 
     /// The value and the element of the graph that each logit is.
@@ -251,7 +251,8 @@ impl Reader {
     }
 }
 
-const REMEDY: &str = "export the model itself, not one that calibrates or combines several, with skl2onnx; for a classifier \
+/// What to do about another tail.
+pub(super) const REMEDY: &str = "export the model itself, not one that calibrates or combines several, with skl2onnx; for a classifier \
                       the option raw_scores=True makes the scores its output";
 
 const NO_SCORE: &str = "this output is no score of the label";
@@ -276,5 +277,126 @@ fn vector(value: &Value) -> Option<Id> {
     match value {
         Value::Vector { id, .. } => Some(*id),
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rten_onnx::onnx::DataType;
+
+    use super::*;
+    use crate::import::sample::{Sample, attribute, changed, iris, node};
+
+    #[test]
+    fn the_file_is_read_as_it_is() {
+        let model = Model::read(&iris()).unwrap();
+        assert_eq!(model.labels, ["setosa", "versicolor", "virginica"].map(|text| Label::Text(text.into())));
+        assert_eq!((model.features(), model.chain.width(model.logits), model.link), (4, 3, Link::Softmax));
+        assert!(model.preparation.steps().is_empty());
+        let Operation::Add { to, constants } = model.chain.operation(model.logits) else { panic!() };
+        assert_eq!(constants.values[0], f64::from(-0.204_638_97_f32));
+        let Operation::Product { of, matrix } = model.chain.operation(*to) else { panic!() };
+        assert_eq!(matrix.values[3 * 3 + 2], f64::from(2.639_275_6_f32));
+        let Operation::Multiply { by, .. } = model.chain.operation(*of) else { panic!() };
+        assert_eq!(by.values[0], f64::from(1.211_678_7_f32));
+    }
+
+    #[test]
+    fn labels_are_of_the_type_that_they_end_up_with() {
+        let relabelled = |labels: &[i64], to: Option<i64>| {
+            let mut sample = Sample::new(2)
+                .node("LinearClassifier(X) -> l, scores")
+                .with_integers("classlabels_ints", labels)
+                .with_floats("coefficients", &vec![1.0; 2 * labels.len()])
+                .with_floats("intercepts", &vec![0.0; labels.len()]);
+            sample = match to {
+                Some(to) => sample.node("Cast(l) -> label").with_integer("to", to),
+                None => sample.node("Identity(l) -> label"),
+            };
+            sample
+        };
+        let labels = |sample: Sample| sample.read(&["label", "scores"]).unwrap().labels;
+        for to in [None, Some(DataType::INT64), Some(DataType::FLOAT)] {
+            let sample = relabelled(&[-1, 0, 7], to.map(|to| to.0.into()));
+            assert_eq!(labels(sample), [-1, 0, 7].map(Label::Integer));
+        }
+        let text = relabelled(&[-1, 0, 7], Some(DataType::STRING.0.into())).refusal(&["label", "scores"]);
+        assert_eq!(text.1, "it turns its labels into STRING");
+        let yes_or_no = Sample::new(1)
+            .classifier("(X) -> l, scores", &[-1.0, 1.0], &[2.0, -2.0], "LOGISTIC")
+            .node("Cast(l) -> label")
+            .with_integer("to", DataType::BOOL.0.into());
+        assert_eq!(labels(yes_or_no), [false, true].map(Label::Boolean));
+    }
+
+    #[test]
+    fn two_labels_have_the_second_ones_score() {
+        let sample = Sample::new(1).classifier("(X) -> label, scores", &[-1.0, 1.0], &[2.0, -2.0], "LOGISTIC");
+        let model = sample.read(&["label", "scores"]).unwrap();
+        assert_eq!((model.places, model.link), (vec![("scores".into(), 1)], Link::Sigmoid));
+        let apart = Sample::new(1).classifier("(X) -> label, scores", &[-1.0, 1.5], &[2.0, -2.0], "LOGISTIC");
+        let (op, reason) = apart.refusal(&["label", "scores"]);
+        assert_eq!(
+            (op.as_str(), reason.as_str()),
+            ("LinearClassifier", "the scores of its two labels are not of opposite sign")
+        );
+    }
+
+    #[test]
+    fn outputs_are_a_label_and_its_scores() {
+        let sample = || Sample::new(2).classifier("(X) -> label, scores", &[1.0; 6], &[0.0, 1.0, 2.0], "SOFTMAX");
+        assert!(sample().read(&["label", "scores"]).is_ok());
+        assert!(sample().read(&["scores", "label"]).is_ok());
+        let reason = |sample: Sample, outputs: &[&str]| sample.refusal(outputs).1;
+        assert_eq!(reason(sample(), &["label"]), "none of its outputs is a score");
+        assert_eq!(reason(sample(), &[]), "none of its outputs is a score");
+        assert_eq!(reason(sample(), &["scores"]), "no linear model has the output Softmax(S) with these labels");
+        assert_eq!(reason(sample(), &["scores", "X"]), "none of the outputs is a label");
+        assert_eq!(reason(sample(), &["label", "scores", "X"]), NO_SCORE);
+        assert_eq!(reason(sample(), &["label", "label"]), NO_SCORE);
+        let other = changed(|graph| attribute(graph, "ZipMap", "classlabels_strings").strings.swap(0, 1));
+        let error = Model::read(&other).unwrap_err().to_string();
+        assert!(error.ends_with("its labels are not the classifier's"), "{error}");
+        let bypassed = changed(|graph| node(graph, "ZipMap").input = vec!["label".into()]);
+        assert!(Model::read(&bypassed).is_err());
+    }
+
+    #[test]
+    fn scores_may_be_an_output_for_each_label() {
+        let sample = |order: [usize; 3]| {
+            let start = Sample::new(2)
+                .integers("at0", &[0])
+                .integers("at1", &[1])
+                .integers("at2", &[2])
+                .integers("at3", &[3])
+                .integers("flat", &[-1])
+                .classifier("(X) -> label, p", &[1.0; 6], &[0.0, 1.0, 2.0], "SOFTMAX");
+            order.into_iter().enumerate().fold(start, |sample, (index, column)| {
+                let slice = format!("Slice(p, at{column}, at{}, at1) -> s{index}", column + 1);
+                sample.node(&slice).node(&format!("Reshape(s{index}, flat) -> o{index}"))
+            })
+        };
+        assert_eq!(sample([0, 1, 2]).read(&["label", "o0", "o1", "o2"]).unwrap().link, Link::Softmax);
+        for (order, outputs) in [
+            ([0, 2, 1], &["label", "o0", "o1", "o2"][..]),
+            ([0, 1, 2], &["label", "o0", "o1"]),
+            ([0, 0, 0], &["label", "o0", "o1", "o2"]),
+        ] {
+            assert_eq!(sample(order).refusal(outputs).0, "Reshape");
+        }
+    }
+
+    #[test]
+    fn sizes_have_limits() {
+        let wide = Sample::new(50_001).node("Identity(X) -> y").read(&["y"]).unwrap_err();
+        assert_eq!(wide, ImportError::TooWide { what: "features", actual: 50_001, max: 50_000 });
+        let many = Sample::new(1001).node("Identity(X) -> y").read(&["y"]).unwrap_err();
+        assert_eq!(many, ImportError::TooWide { what: "logits", actual: 1001, max: 1000 });
+        let large = Sample::new(50_000)
+            .integers("some", &[7; 84])
+            .node("ArrayFeatureExtractor(X, some) -> y")
+            .read(&["y"])
+            .unwrap_err();
+        assert_eq!(large, ImportError::TooWide { what: "weights", actual: 4_200_000, max: 1 << 22 });
     }
 }

@@ -6,9 +6,9 @@ use rten_onnx::onnx::{AttributeProto, NodeProto};
 
 use super::ImportError;
 use super::chain::{Id, Operation};
-use super::model::{Reader, Value, too_large};
+use super::model::{REMEDY, Reader, Value, too_large};
 use super::onnx::{attributes, labels, numbers, op};
-use super::refusal::refused;
+use super::refusal::{refused, refused_for};
 use super::tail::Formula;
 use super::tensor::{Data, Parameters, Tensor};
 use crate::steps::Norm;
@@ -216,6 +216,10 @@ impl Reader {
 
     fn sum(&mut self, node: &NodeProto) -> Result<Value> {
         attributes(node, [])?;
+        if let Some(Value::Formula { .. }) = self.optional(node, 0) {
+            let reason = "it adds functions of scores, as a model does that calibrates or combines several";
+            return Err(refused_for(node, reason, REMEDY));
+        }
         let parts: Vec<_> = (0..node.input.len()).map(|index| self.vector(node, index)).collect::<Result<_>>()?;
         let Some(&(_, width)) = parts.first() else { return Err(refused(node, "it adds nothing")) };
         if parts.iter().any(|&(_, other)| other != width) {
@@ -311,5 +315,167 @@ impl Reader {
                 }
             },
         ])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::description::Link;
+    use crate::import::clear;
+    use crate::import::fold::tests::logits;
+    use crate::import::sample::Sample;
+
+    /// A regression of what the nodes make: y at some rows, by the chain and by the graph itself.
+    fn values(sample: Sample, rows: &[&[f64]]) -> Vec<Vec<f64>> {
+        let model = sample.read(&["y"]).unwrap();
+        assert_eq!(model.link, Link::Identity);
+        let of_row = |row: &&[f64]| {
+            let values = logits(&model, row);
+            assert_eq!(values, clear::logits(&model, row), "two ways to the same");
+            values
+        };
+        rows.iter().map(of_row).collect()
+    }
+
+    fn reason(sample: Sample) -> String {
+        sample.refusal(&["y"]).1
+    }
+
+    /// X of two columns, a = [2, 4], s = 8, M = [[1, 2, 3], [4, 5, 6]].
+    fn sample() -> Sample {
+        Sample::new(2)
+            .floats("a", &[2], &[2.0, 4.0])
+            .floats("r", &[1, 2], &[2.0, 4.0])
+            .floats("s", &[], &[8.0])
+            .floats("z", &[2], &[1.0, 0.0])
+            .floats("M", &[2, 3], &[1.0, 2.0, 3.0, 4.0, 5.0, 6.0])
+            .floats("v", &[2], &[1.0, -1.0])
+            .floats("b", &[3], &[10.0, 20.0, 30.0])
+    }
+
+    #[test]
+    fn constants_are_added_and_multiplied_on_either_side() {
+        for (node, expected) in [
+            ("Add(X, a) -> y", [3.0, -2.0]),
+            ("Add(r, X) -> y", [3.0, -2.0]),
+            ("Add(X, s) -> y", [9.0, 2.0]),
+            ("Sub(X, a) -> y", [-1.0, -10.0]),
+            ("Sub(a, X) -> y", [1.0, 10.0]),
+            ("Mul(X, a) -> y", [2.0, -24.0]),
+            ("Mul(s, X) -> y", [8.0, -48.0]),
+            ("Div(X, r) -> y", [0.5, -1.5]),
+            ("Neg(X) -> y", [-1.0, 6.0]),
+            ("Sum(X, X, X) -> y", [3.0, -18.0]),
+            ("Add(X, X) -> y", [2.0, -12.0]),
+            ("Sub(X, X) -> y", [0.0, 0.0]),
+        ] {
+            assert_eq!(values(sample().node(node), &[&[1.0, -6.0]]), [expected], "{node}");
+        }
+    }
+
+    #[test]
+    fn matrices_are_read_either_way() {
+        let product = [[1.0 - 8.0, 2.0 - 10.0, 3.0 - 12.0]];
+        assert_eq!(values(sample().node("MatMul(X, M) -> y"), &[&[1.0, -2.0]]), product);
+        assert_eq!(values(sample().node("Gemm(X, M) -> y"), &[&[1.0, -2.0]]), product);
+        let shifted = sample().node("Gemm(X, M, b) -> y");
+        assert_eq!(values(shifted, &[&[0.0, 1.0]]), [[14.0, 25.0, 36.0]]);
+        let transposed = sample().floats("T", &[1, 2], &[5.0, 7.0]).node("Gemm(X, T) -> y").with_integer("transB", 1);
+        assert_eq!(values(transposed, &[&[1.0, 2.0]]), [[19.0]]);
+        let flat = sample().integers("column", &[-1, 1]).node("MatMul(X, v) -> f").node("Reshape(f, column) -> y");
+        assert_eq!(values(flat, &[&[3.0, 1.0]]), [[2.0]]);
+        let regressor = sample()
+            .node("LinearRegressor(X) -> y")
+            .with_floats("coefficients", &[1.0, 2.0, 3.0, 4.0])
+            .with_floats("intercepts", &[0.5, 0.25])
+            .with_integer("targets", 2);
+        assert_eq!(values(regressor, &[&[1.0, 10.0]]), [[21.5, 43.25]]);
+        let scaled = sample().scaler("(X) -> y", &[1.0, 2.0], &[4.0, 0.5]);
+        assert_eq!(values(scaled, &[&[3.0, 3.0]]), [[8.0, 0.5]]);
+        let root = sample().node("Sqrt(a) -> root").node("Mul(root, X) -> y");
+        assert_eq!(values(root, &[&[0.0, 3.0]]), [[0.0, 6.0]]);
+    }
+
+    #[test]
+    fn columns_are_selected_joined_and_reshaped() {
+        let sample = || sample().integers("i", &[1, 0, 1]).integers("one", &[1]).integers("two", &[2]);
+        let rows: &[&[f64]] = &[&[3.0, 5.0]];
+        for nodes in [
+            &["ArrayFeatureExtractor(X, i) -> y"][..],
+            &["Slice(X, one, two, one) -> last", "Concat(last, X) -> y"],
+            &["ArrayFeatureExtractor(X, one) -> last", "Concat(last, X) -> both", "Flatten(both) -> y"],
+        ] {
+            let mut graph = sample();
+            for node in nodes {
+                graph = graph.node(node);
+                graph = if node.starts_with("Concat") { graph.with_integer("axis", 1) } else { graph };
+            }
+            assert_eq!(values(graph, rows), [[5.0, 3.0, 5.0]], "{nodes:?}");
+        }
+        let gathered = sample().node("Gather(X, i) -> y").with_integer("axis", 1);
+        assert_eq!(values(gathered, rows), [[5.0, 3.0, 5.0]]);
+        let vector = sample().node("FeatureVectorizer(X, X) -> y").with_integers("inputdimensions", &[2, 2]);
+        assert_eq!(values(vector, rows), [[3.0, 5.0, 3.0, 5.0]]);
+    }
+
+    #[test]
+    fn what_is_not_linear_is_refused() {
+        let nonlinear = "what it reads is not linear in the features";
+        assert_eq!(reason(sample().node("Mul(X, X) -> y")), "it multiplies or divides features by features");
+        assert_eq!(reason(sample().node("Div(s, X) -> y")), "it divides by features");
+        assert_eq!(reason(sample().node("Div(X, z) -> y")), "it divides column 1 by zero");
+        assert_eq!(reason(sample().node("Sqrt(X) -> y")), "it takes roots of features");
+        assert_eq!(
+            reason(sample().node("Sqrt(z) -> root").node("Add(X, root) -> y")),
+            "number 1 of its constant is not above zero"
+        );
+        assert_eq!(reason(sample().node("MatMul(X, X) -> y")), "what it reads is not constant");
+        assert_eq!(reason(sample().node("Exp(X) -> e").node("MatMul(e, M) -> y")), nonlinear);
+        assert_eq!(reason(sample().node("Sigmoid(X) -> e").scaler("(e) -> y", &[0.0; 2], &[1.0; 2])), nonlinear);
+        assert_eq!(
+            reason(sample().node("MatMul(X, v) -> f").node("MatMul(f, v) -> y")),
+            nonlinear,
+            "rows are no matrix"
+        );
+    }
+
+    #[test]
+    fn shapes_must_fit() {
+        assert_eq!(reason(sample().node("Add(X, b) -> y")), "its constant is no row of 2 numbers");
+        assert_eq!(reason(sample().node("Add(X, M) -> y")), "its constant is no row of 2 numbers");
+        assert_eq!(reason(sample().node("MatMul(X, b) -> y")), "its constant is no matrix of 2 rows");
+        assert_eq!(reason(sample().node("MatMul(X, s) -> y")), "its constant is no matrix of 2 rows");
+        assert_eq!(reason(sample().node("Gemm(X, M, a) -> y")), "it adds no row of 3 numbers");
+        assert_eq!(
+            reason(sample().node("Gemm(X, M) -> y").with_integer("transB", 1)),
+            "its constant is no matrix for 2 columns"
+        );
+        let halved = rten_onnx::onnx::AttributeProto { f: Some(0.5), ..Default::default() };
+        let factors = "its factors are not 1, or it transposes the features";
+        assert_eq!(reason(sample().node("Gemm(X, M) -> y").with("alpha", halved)), factors);
+        assert_eq!(
+            reason(sample().node("MatMul(X, M) -> p").node("Add(p, X) -> y")),
+            "it combines vectors of different widths"
+        );
+        assert_eq!(
+            reason(sample().node("MatMul(X, M) -> p").node("Sum(p, X) -> y")),
+            "it adds vectors of different widths"
+        );
+        assert_eq!(reason(sample().node("Add(X) -> y")), "it reads 1 values");
+        let regressor = |targets: i64| sample().node("LinearRegressor(X) -> y").with_integer("targets", targets);
+        assert_eq!(reason(regressor(0)), "it has no targets");
+        assert_eq!(reason(regressor(i64::MAX)), "its coefficients are 0, where 18446744073709551614 are needed");
+    }
+
+    #[test]
+    fn transforms_of_scores_are_those_of_linear_models() {
+        let classifier =
+            |transform: &str| Sample::new(1).classifier("(X) -> label, y", &[-1.0, 1.0], &[0.0; 2], transform);
+        assert_eq!(reason(classifier("PROBIT")), "its scores go through PROBIT");
+        assert_eq!(reason(classifier("\u{1b}[2J")), "its scores go through \\u{1b}[2J");
+        let regressor = Sample::new(1).node("LinearRegressor(X) -> y").with_text("post_transform", "PROBIT");
+        assert_eq!(reason(regressor), "its values go through PROBIT");
+        let single = Sample::new(1).classifier("(X) -> label, y", &[1.0], &[0.0], "NONE");
+        assert_eq!(reason(single), "it has 1 class labels");
     }
 }

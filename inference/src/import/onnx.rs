@@ -70,7 +70,8 @@ impl Graph {
         }
         for node in &self.nodes {
             if let Some(name) = node.input.iter().find(|name| !name.is_empty() && !known.contains(name.as_str())) {
-                return Err(refused(node, format!("it reads {name:?}, which nothing before it gives")));
+                let node = node.name.as_deref().unwrap_or_default();
+                return Err(graph_refused(format!("its node {node:?} reads {name:?}, which nothing before it gives")));
             }
             if node.output.is_empty() {
                 return Err(refused(node, "it has no output"));
@@ -254,9 +255,10 @@ mod tests {
             (twice.1.as_str(), twice.2.as_str()),
             ("Scaler", "it gives \"variable\", as something before it does")
         );
-        let unread = refusal(|graph| node(graph, "LinearClassifier").input = vec!["nothing".into()]);
-        assert_eq!(unread.2, "it reads \"nothing\", which nothing before it gives");
-        assert_eq!(refusal(|graph| graph.node.reverse()).1, "ZipMap");
+        let unread = graph_reason(|graph| node(graph, "LinearClassifier").input = vec!["nothing".into()]);
+        assert_eq!(unread, "its node \"LinearClassifier\" reads \"nothing\", which nothing before it gives");
+        let reversed = graph_reason(|graph| graph.node.reverse());
+        assert!(reversed.starts_with("its node \"ZipMap\" reads"), "{reversed}");
         assert_eq!(refusal(|graph| node(graph, "Scaler").output.clear()).2, "it has no output");
         assert_eq!(refusal(|graph| node(graph, "Scaler").output.push("more".into())).2, "it has 2 outputs");
     }

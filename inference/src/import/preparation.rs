@@ -242,3 +242,122 @@ impl Affine {
         by.values.iter().all(is_normal).then_some(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use rten_onnx::onnx::{AttributeProto, DataType};
+
+    use super::*;
+    use crate::import::sample::Sample;
+
+    fn imputer(sample: Sample, call: &str, values: &[f32]) -> Sample {
+        let nan = AttributeProto { f: Some(f32::NAN), ..Default::default() };
+        sample
+            .node(&format!("Imputer{call}"))
+            .with_floats("imputed_value_floats", values)
+            .with("replaced_value_float", nan)
+    }
+
+    fn normalizer(sample: Sample, call: &str, norm: &str) -> Sample {
+        sample.node(&format!("Normalizer{call}")).with_text("norm", norm)
+    }
+
+    fn classifier(sample: Sample, of: &str, columns: usize) -> Sample {
+        sample.classifier(&format!("({of}) -> label, y"), &vec![1.0; 3 * columns], &[0.0, 1.0, 2.0], "NONE")
+    }
+
+    fn steps(sample: Sample) -> Vec<Step> {
+        sample.read(&["label", "y"]).unwrap().preparation.steps()
+    }
+
+    fn reason(sample: Sample) -> String {
+        sample.refusal(&["label", "y"]).1
+    }
+
+    #[test]
+    fn missing_values_are_filled_in_at_the_client() {
+        let all = classifier(imputer(Sample::new(2), "(X) -> x", &[1.5, -2.0]), "x", 2);
+        let model = all.read(&["label", "y"]).unwrap();
+        assert_eq!(model.preparation.steps(), [Step::Impute { values: vec![Some(1.5), Some(-2.0)] }]);
+        assert_eq!(model.preparation.error(0), InputError { export: ulp32(1.5), roundings: 0.0 });
+        let one = classifier(imputer(Sample::new(2), "(X) -> x", &[7.0]), "x", 2);
+        assert_eq!(steps(one), [Step::Impute { values: vec![Some(7.0); 2] }]);
+        let some = imputer(
+            Sample::new(2).integers("i", &[1]).integers("o", &[0]).node("ArrayFeatureExtractor(X, i) -> some"),
+            "(some) -> x",
+            &[3.0],
+        );
+        let some = some.node("ArrayFeatureExtractor(X, o) -> other").node("Concat(x, other) -> all");
+        let some = classifier(some.with_integer("axis", 1), "all", 2);
+        assert_eq!(steps(some), [Step::Impute { values: vec![None, Some(3.0)] }]);
+    }
+
+    #[test]
+    fn imputers_come_first_and_for_all() {
+        let scaled = Sample::new(2).scaler("(X) -> z", &[0.0; 2], &[1.0; 2]);
+        assert_eq!(reason(classifier(imputer(scaled, "(z) -> x", &[1.0; 2]), "x", 2)), "it is not the first step");
+        let around = imputer(Sample::new(2), "(X) -> x", &[1.0; 2]).node("Add(x, X) -> both");
+        let bypass = "some of its columns go around the imputer or normaliser of others";
+        assert_eq!(reason(classifier(around, "both", 2)), bypass);
+        let dead = imputer(Sample::new(2), "(X) -> x", &[1.0; 2]);
+        assert_eq!(reason(classifier(dead, "X", 2)), bypass);
+        let twice = imputer(imputer(Sample::new(2), "(X) -> x", &[1.0; 2]), "(X) -> z", &[1.0, 2.0]);
+        assert_eq!(reason(classifier(twice, "z", 2)), "column 1 has another imputed value before");
+        let zero = AttributeProto { f: Some(0.0), ..Default::default() };
+        let other = Sample::new(1).node("Imputer(X) -> x").with_floats("imputed_value_floats", &[1.0]);
+        assert_eq!(
+            reason(classifier(other.with("replaced_value_float", zero), "x", 1)),
+            "it replaces another value than NaN"
+        );
+    }
+
+    #[test]
+    fn norms_are_taken_at_the_client() {
+        for (name, norm) in [("L1", Norm::L1), ("L2", Norm::L2), ("MAX", Norm::Max)] {
+            let model = classifier(normalizer(Sample::new(2), "(X) -> n", name), "n", 2).read(&["label", "y"]).unwrap();
+            assert_eq!(model.preparation.steps(), [Step::Normalize(norm)]);
+            assert_eq!((model.preparation.normalized(), model.preparation.error(1).export), (Some("n"), 0.0));
+        }
+        let scaled = Sample::new(2).scaler("(X) -> z", &[0.0; 2], &[0.5, 2.0]);
+        let model = classifier(normalizer(scaled, "(z) -> n", "L2"), "n", 2).read(&["label", "y"]).unwrap();
+        let scale = Step::Scale { scale: vec![0.5, 2.0], offset: vec![0.0; 2] };
+        assert_eq!(model.preparation.steps(), [scale, Step::Normalize(Norm::L2)]);
+        let error = model.preparation.error(0).export;
+        assert!(error > 2.0 * power_of_two(-23) && error < 2.01 * power_of_two(-23), "{error:e}");
+    }
+
+    #[test]
+    fn float64_exports_write_norms_out() {
+        let sample = || Sample::default().input("X", DataType::DOUBLE, 2).integers("axis", &[1]);
+        let l2 = sample().node("ReduceSumSquare(X, axis) -> q").node("Sqrt(q) -> r").node("Div(X, r) -> n");
+        assert_eq!(steps(classifier(l2, "n", 2)), [Step::Normalize(Norm::L2)]);
+        let l1 = sample().node("Abs(X) -> a").node("ReduceSum(a, axis) -> r").node("Div(X, r) -> n");
+        assert_eq!(steps(classifier(l1, "n", 2)), [Step::Normalize(Norm::L1)]);
+        let moved = sample().doubles("mean", &[2], &[1.5, -1.0]).doubles("deviation", &[2], &[2.0, 4.0]);
+        let moved = moved.node("Sub(X, mean) -> c").node("Div(c, deviation) -> z").node("LpNormalization(z) -> n");
+        let scale = Step::Scale { scale: vec![0.5, 0.25], offset: vec![1.5, -1.0] };
+        assert_eq!(steps(classifier(moved, "n", 2)), [scale, Step::Normalize(Norm::L2)]);
+        let other = sample().node("ReduceSumSquare(X, axis) -> r").node("Div(X, r) -> n");
+        assert_eq!(reason(classifier(other, "n", 2)), "what it reads is not linear in the features");
+    }
+
+    #[test]
+    fn norms_without_a_bound_are_refused() {
+        let unbounded = "no bound can be proven for the norm of columns that are moved by rounded numbers";
+        let moved = Sample::new(2).scaler("(X) -> z", &[1.0, 0.0], &[1.0; 2]);
+        assert_eq!(reason(classifier(normalizer(moved, "(z) -> n", "L2"), "n", 2)), unbounded);
+        let tiny = Sample::new(2).scaler("(X) -> z", &[0.0; 2], &[1e-37, 1.0]);
+        assert_eq!(reason(classifier(normalizer(tiny, "(z) -> n", "L2"), "n", 2)), unbounded);
+        let imputed = imputer(Sample::new(2), "(X) -> x", &[1.0; 2]);
+        let imputed = imputed.doubles("mean", &[2], &[1.0, 2.0]).node("Sub(x, mean) -> z");
+        assert_eq!(reason(classifier(normalizer(imputed, "(z) -> n", "L2"), "n", 2)), unbounded);
+        let mixed = "it comes after a step that mixes or leaves out columns";
+        let rotated = Sample::new(2).floats("m", &[2, 2], &[1.0; 4]).node("MatMul(X, m) -> z");
+        assert_eq!(reason(classifier(normalizer(rotated, "(z) -> n", "L2"), "n", 2)), mixed);
+        let twice = normalizer(normalizer(Sample::new(2), "(X) -> m", "L1"), "(m) -> n", "L2");
+        assert_eq!(reason(classifier(twice, "n", 2)), format!("{mixed}, or after another norm"));
+        assert_eq!(reason(classifier(normalizer(Sample::new(2), "(X) -> n", "L3"), "n", 2)), "its norm is L3");
+        let around = normalizer(Sample::new(2), "(X) -> n", "L2").node("Add(n, X) -> both");
+        assert!(reason(classifier(around, "both", 2)).starts_with("some of its columns go around"));
+    }
+}

@@ -159,12 +159,11 @@ impl FirstScaler {
     fn scaled(chain: &Chain, of: Id, scales: Vec<f64>) -> Option<(&[usize], Vec<Self>)> {
         let Operation::Add { to, constants } = chain.operation(of) else { return None };
         let is_moved = constants.values.iter().any(|&value| value != 0.0);
-        // StandardScaler(with_std=False) says nothing of deviations.
         let is_scaled = scales.iter().any(|&scale| scale != 1.0);
-        let scaler = |(&offset, scale): (&f64, f64)| match (is_scaled, is_moved) {
-            (false, _) => Self::Mean(-offset),
-            (true, false) => Self::Magnitude { scale },
-            (true, true) => Self::Deviation { mean: -offset, scale },
+        let scaler = |(&offset, scale): (&f64, f64)| match (is_moved, is_scaled) {
+            (true, _) => Self::Deviation { mean: -offset, scale },
+            (false, true) => Self::Magnitude { scale },
+            (false, false) => Self::Mean(0.0),
         };
         Some((columns(chain, *to)?, constants.values.iter().zip(scales).map(scaler).collect()))
     }
@@ -175,5 +174,142 @@ fn columns(chain: &Chain, id: Id) -> Option<&[usize]> {
     match chain.operation(id) {
         Operation::Columns { columns, .. } => Some(columns),
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rten_onnx::onnx::DataType;
+
+    use super::*;
+    use crate::import::sample::{Sample, attribute, changed, iris};
+
+    fn range(name: &str, low: f64, high: f64) -> FeatureRange {
+        FeatureRange { name: name.into(), low, high, step: None }
+    }
+
+    fn ranges() -> Vec<FeatureRange> {
+        vec![range("a", 4.0, 8.0), range("b", 2.0, 4.5), range("c", 1.0, 7.0), range("d", 0.0, 2.5)]
+    }
+
+    /// Seven steps of data with one more on each side are nine, and ten are even.
+    #[test]
+    fn a_grid_goes_on_around_its_data_in_an_even_number_of_steps() {
+        let tenths = widen(&FeatureRange { step: Some(0.1), ..range("a", 0.1, 0.8) });
+        assert_eq!((tenths.low, tenths.step), (0.0, Some(0.1)));
+        assert!((tenths.high - 1.0).abs() < 1e-12);
+        tenths.check().unwrap();
+        let pixels = widen(&FeatureRange { step: Some(1.0), ..range("constant", 3.0, 3.0) });
+        assert_eq!((pixels.low, pixels.high), (2.0, 4.0));
+        pixels.check().unwrap();
+    }
+
+    fn declared(onnx: &[u8], change: impl FnOnce(&mut ImportOptions)) -> Result<Vec<Feature>, ImportError> {
+        let mut options = ImportOptions::new("iris", "1");
+        change(&mut options);
+        declare(&Model::read(onnx)?, &options)
+    }
+
+    /// The range of the first column of a model that begins so, and goes on from z.
+    fn first(sample: Sample) -> Result<(f64, f64), ImportError> {
+        let file = sample.floats("ones", &[2, 1], &[1.0; 2]).node("MatMul(z, ones) -> y").file(&["y"]);
+        declared(&file, |_| {}).map(|features| (features[0].low, features[0].high))
+    }
+
+    #[test]
+    fn ranges_reach_eight_deviations_without_data() {
+        let Feature { low, high, name, .. } = &declared(&iris(), |_| {}).unwrap()[0];
+        assert_eq!(name, "x0");
+        // Iris: the mean of sepal lengths is 5.843, their standard deviation 0.8253.
+        assert!((low - (5.843_33 - 8.0 * 0.8253)).abs() < 1e-3 && (high - (5.843_33 + 8.0 * 0.8253)).abs() < 1e-3);
+        let divided = Sample::new(2).floats("mean", &[2], &[1.0; 2]).floats("deviation", &[2], &[0.5; 2]);
+        assert_eq!(first(divided.node("Sub(X, mean) -> c").node("Div(c, deviation) -> z")), Ok((-3.0, 5.0)));
+    }
+
+    #[test]
+    fn scalers_say_where_their_data_lay() {
+        let unit = Sample::new(2).floats("scale", &[2], &[0.25; 2]).floats("offset", &[2], &[-0.5; 2]);
+        let unit = unit.node("Mul(X, scale) -> s").node("Add(s, offset) -> z");
+        assert_eq!(first(unit), Ok((1.6, 6.4)), "2 to 6, and a tenth on each side");
+        let magnitude = Sample::new(2).scaler("(X) -> z", &[0.0; 2], &[0.125; 2]);
+        assert_eq!(first(magnitude), Ok((-9.6, 9.6)), "up to 8 in magnitude");
+    }
+
+    #[test]
+    fn what_scales_nothing_says_nothing() {
+        let nothing = Err(ImportError::NoRanges { column: 1, name: "x0".into() });
+        let mean = Sample::new(2).floats("mean", &[2], &[1.0; 2]).node("Sub(X, mean) -> z");
+        assert_eq!(first(mean), nothing);
+        let ones = Sample::new(2).scaler("(X) -> z", &[0.0; 2], &[1.0; 2]);
+        assert_eq!(first(ones), nothing);
+        assert_eq!(first(Sample::new(2).node("Identity(X) -> z")), nothing);
+    }
+
+    #[test]
+    fn a_norm_says_all() {
+        let sample = Sample::new(2).node("Normalizer(X) -> n").with_text("norm", "L2");
+        let file = sample.scaler("(n) -> y", &[0.5; 2], &[9.0; 2]).file(&["y"]);
+        let unit = |name: &str| feature(name.into(), -1.0, 1.0);
+        assert_eq!(declared(&file, |_| {}).unwrap(), [unit("x0"), unit("x1")]);
+        let given =
+            |options: &mut ImportOptions| options.ranges = Some(vec![range("a", 50.0, 60.0), range("b", 7.0, 7.0)]);
+        assert_eq!(declared(&file, given).unwrap(), [unit("a"), unit("b")], "whatever their values were before");
+    }
+
+    #[test]
+    fn names_come_from_ranges_or_names_or_inputs() {
+        let names = |onnx: &[u8], change: fn(&mut ImportOptions)| {
+            declared(onnx, change).unwrap().into_iter().map(|feature| feature.name).collect::<Vec<_>>().join(" ")
+        };
+        assert_eq!(names(&iris(), |_| {}), "x0 x1 x2 x3");
+        assert_eq!(names(&iris(), |options| options.ranges = Some(ranges())), "a b c d");
+        let given =
+            |options: &mut ImportOptions| options.feature_names = Some(["e", "f", "g", "h"].map(String::from).into());
+        assert_eq!(names(&iris(), given), "e f g h");
+        let named = Sample::default().input("age", DataType::FLOAT, 1).input("height", DataType::FLOAT, 1);
+        let named =
+            named.node("Concat(height, age) -> x").with_integer("axis", 1).scaler("(x) -> y", &[1.0, 2.0], &[2.0, 2.0]);
+        let named = named.file(&["y"]);
+        assert_eq!(names(&named, |_| {}), "age height");
+        assert_eq!(declared(&named, |_| {}).unwrap()[0], feature("age".into(), -2.0, 6.0), "the mean of age is 2");
+    }
+
+    #[test]
+    fn a_range_is_widened_by_a_tenth_of_its_span() {
+        assert_eq!(widen(&range("a", 0.0, 10.0)), feature("a".into(), -1.0, 11.0));
+        assert_eq!(widen(&range("constant", 50.0, 50.0)), feature("constant".into(), 49.95, 50.05));
+        assert_eq!(widen(&range("zero", 0.0, 0.0)), feature("zero".into(), -1e-3, 1e-3));
+    }
+
+    #[test]
+    fn imputed_values_are_in_their_range() {
+        let nan = rten_onnx::onnx::AttributeProto { f: Some(f32::NAN), ..Default::default() };
+        let sample = Sample::new(2).node("Imputer(X) -> x").with_floats("imputed_value_floats", &[9.0, 0.5]);
+        let file = sample.with("replaced_value_float", nan).scaler("(x) -> y", &[0.5; 2], &[1.0; 2]).file(&["y"]);
+        let given =
+            |options: &mut ImportOptions| options.ranges = Some(vec![range("a", 0.0, 1.0), range("b", 0.0, 1.0)]);
+        let features = declared(&file, given).unwrap();
+        assert_eq!((features[0].high, features[1].high), (9.0, 1.1));
+    }
+
+    #[test]
+    fn columns_must_match() {
+        let error = |change: fn(&mut ImportOptions)| declared(&iris(), change).unwrap_err();
+        let columns = |what, actual| ImportError::Columns { what, expected: 4, actual };
+        assert_eq!(error(|options| options.ranges = Some(ranges()[1..].to_vec())), columns("ranges", 3));
+        assert_eq!(error(|options| options.feature_names = Some(vec![])), columns("feature names", 0));
+        assert_eq!(error(|options| options.ranges = Some(ranges().into_iter().rev().collect())).code(), "mean_outside");
+        let nowhere = |options: &mut ImportOptions| {
+            let mut ranges = ranges();
+            ranges[2].high = f64::INFINITY;
+            options.ranges = Some(ranges);
+        };
+        assert_eq!(error(nowhere).code(), "range");
+    }
+
+    #[test]
+    fn an_endless_range_is_refused() {
+        let flat = changed(|graph| attribute(graph, "Scaler", "scale").floats[0] = 0.0);
+        assert_eq!(declared(&flat, |_| {}).unwrap_err().code(), "range");
     }
 }

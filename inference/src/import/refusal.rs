@@ -186,3 +186,54 @@ pub(super) fn refused_for(node: &NodeProto, reason: impl Into<String>, remedy: i
         remedy: remedy.into(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::import::model::Model;
+    use crate::import::sample::{Sample, changed, node};
+
+    #[test]
+    fn the_most_telling_operator_is_named() {
+        let refusal = |nodes: &[&str]| {
+            let sample = nodes.iter().fold(Sample::new(2), |sample, node| sample.node(node));
+            sample.refusal(&["y"])
+        };
+        let power = refusal(&["Less(X, X) -> l", "Log(X) -> y"]);
+        assert_eq!(
+            (power.0.as_str(), power.1.as_str()),
+            ("Log", "it comes from PowerTransformer or a logarithm of features")
+        );
+        assert_eq!(refusal(&["Pow(X, X) -> a", "ReduceLogSumExp(a) -> y"]).0, "ReduceLogSumExp");
+        assert_eq!(refusal(&["Clip(X) -> a", "Relu(a) -> y"]).0, "Relu");
+        assert_eq!(refusal(&["Mystery(X) -> y"]).1, "no linear model has this operator");
+    }
+
+    #[test]
+    fn operators_are_known_by_their_domain() {
+        for (op, domain) in
+            [("Scaler", "com.example"), ("ZipMap", ""), ("Add", "ai.onnx.ml"), ("TreeEnsembleClassifier", "ai.onnx.ml")]
+        {
+            let bytes = changed(|graph| {
+                let scaler = node(graph, "Scaler");
+                (scaler.op_type, scaler.domain) = (Some(op.into()), Some(domain.into()));
+            });
+            let ImportError::UnsupportedNode { node, op: found, .. } = Model::read(&bytes).unwrap_err() else {
+                panic!()
+            };
+            assert_eq!((node.as_str(), found.as_str()), ("Scaler", op));
+        }
+        let spelled_out = changed(|graph| node(graph, "Identity").domain = Some("ai.onnx".into()));
+        assert!(Model::read(&spelled_out).is_ok());
+    }
+
+    #[test]
+    fn every_remedy_says_what_to_do() {
+        for op in
+            MACHINE_LEARNING_OPERATORS.iter().chain(&OPERATORS).chain(SIGNS.iter().flat_map(|sign| sign.operators))
+        {
+            let node = NodeProto { op_type: Some((*op).into()), ..Default::default() };
+            assert!(refused(&node, "reason").remedy().len() > 20, "{op}");
+        }
+    }
+}

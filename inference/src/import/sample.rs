@@ -56,7 +56,7 @@ impl Sample {
         let dim = vec![Dimension::default(), Dimension { dim_value: Some(columns), ..Dimension::default() }];
         let tensor = TypeProtoTensor { elem_type: Some(kind), shape: Some(TensorShapeProto { dim }) };
         let kind = TypeProto { tensor_type: Some(tensor), ..Default::default() };
-        self.0.input.push(ValueInfoProto { name: Some(name.into()), r#type: Some(kind), ..Default::default() });
+        self.0.input.push(ValueInfoProto { name: Some(name.into()), r#type: Some(kind) });
         self
     }
 

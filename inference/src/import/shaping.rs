@@ -51,7 +51,8 @@ impl Reader {
         let [axis] = attributes(node, ["axis"])?;
         let indices = match (self.input(node, 0)?, self.input(node, 1)?) {
             (Value::Constant(labels), Value::Largest { of, width }) => {
-                return label(&labels, of, width).ok_or_else(|| refused(node, "its constants are no labels"));
+                return label(&labels, of, width)
+                    .ok_or_else(|| refused(node, format!("its constants are not the labels of {width} scores")));
             }
             (_, Value::Constant(indices)) => indices,
             _ => return Err(refused(node, "it selects by something that depends on the row")),
@@ -99,15 +100,15 @@ impl Reader {
     fn select(&mut self, node: &NodeProto, columns: Option<Vec<usize>>) -> Result<Value> {
         let (value, width) = self.scores(node)?;
         let columns = columns.filter(|columns| !columns.is_empty() && columns.iter().all(|&column| column < width));
-        let columns =
-            columns.ok_or_else(|| refused(node, format!("it selects others than the columns 0 to {width}")))?;
+        let columns = columns
+            .ok_or_else(|| refused(node, format!("it selects other columns than the {width} that there are")))?;
         match value {
             Value::Vector { id, .. } => {
                 let id = self.chain.select(id, columns).map_err(too_large)?;
                 Ok(Value::Vector { id, flat: false })
             }
             Value::Formula { formula, .. } if columns.len() == 1 => {
-                Ok(Value::Formula { formula: Rc::new(Formula::Column(columns[0], formula)), width: 1 })
+                Ok(Value::Formula { formula: Formula::column(&formula, columns[0], width), width: 1 })
             }
             _ => Err(refused(node, "it selects several scores")),
         }
@@ -245,5 +246,97 @@ fn cast_labels(labels: &Rc<Vec<Label>>, to: DataType) -> Option<Rc<Vec<Label>>> 
             Some(Rc::new(vec![Label::Boolean(false), Label::Boolean(true)]))
         }
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::import::sample::Sample;
+
+    /// X of three columns and p, the probabilities of three labels.
+    fn sample() -> Sample {
+        Sample::new(3)
+            .integers("i0", &[0])
+            .integers("i1", &[1])
+            .integers("i2", &[2])
+            .integers("i9", &[9])
+            .integers("pair", &[0, 1])
+            .integers("rows", &[3, -1])
+            .floats("half", &[1], &[0.5])
+            .classifier("(X) -> label, p", &[1.0; 9], &[0.0, 1.0, 2.0], "SOFTMAX")
+    }
+
+    fn reason(sample: Sample) -> String {
+        sample.refusal(&["label", "y"]).1
+    }
+
+    #[test]
+    fn only_columns_are_joined() {
+        assert_eq!(reason(sample().node("Concat(X, X) -> y").with_integer("axis", 0)), "it joins rows, not columns");
+        assert_eq!(
+            reason(sample().node("Concat(X, label) -> y").with_integer("axis", 1)),
+            "it joins other things than columns"
+        );
+        let vectorizer =
+            |widths: &[i64]| sample().node("FeatureVectorizer(X, X) -> y").with_integers("inputdimensions", widths);
+        assert_eq!(reason(vectorizer(&[3, 2])), "its input dimensions are not those of its inputs");
+    }
+
+    #[test]
+    fn only_constant_columns_are_selected() {
+        let beyond = "it selects other columns than the 3 that there are";
+        assert_eq!(reason(sample().node("ArrayFeatureExtractor(X, i9) -> y")), beyond);
+        assert_eq!(reason(sample().node("ArrayFeatureExtractor(X, half) -> y")), "its indices are no list of integers");
+        assert_eq!(reason(sample().node("ArrayFeatureExtractor(p, pair) -> y")), "it selects several scores");
+        assert_eq!(
+            reason(sample().node("ArrayFeatureExtractor(X, X) -> y")),
+            "it selects by something that depends on the row"
+        );
+        assert_eq!(reason(sample().node("Gather(X, i0) -> y")), "it selects rows, not columns");
+        let slice = "it is no constant range of columns";
+        for call in ["Slice(X, i0, i0, i1)", "Slice(X, i0, i1, i0)", "Slice(X, X, i1, i1)", "Slice(X, i0, i1, i1, i2)"]
+        {
+            assert_eq!(reason(sample().node(&format!("{call} -> y"))), slice, "{call}");
+        }
+        assert_eq!(reason(sample().node("Slice(X, i9, i9, i1) -> y")), slice);
+        let nothing = sample().integers("i10", &[10]).node("Slice(X, i9, i10, i1) -> y");
+        assert_eq!(reason(nothing), beyond);
+    }
+
+    #[test]
+    fn shapes_keep_rows_and_columns() {
+        assert_eq!(reason(sample().node("Reshape(X, rows) -> y")), "it makes [3, -1] of 3 columns");
+        assert_eq!(reason(sample().node("Reshape(half, i1) -> y")), "it changes the shape of a constant");
+        assert_eq!(reason(sample().node("Flatten(X) -> y").with_integer("axis", 0)), "it makes [] of 3 columns");
+    }
+
+    #[test]
+    fn labels_come_from_an_argmax() {
+        let labelled = |constants: &[i64]| {
+            let sample = sample().integers("classes", constants).node("ArgMax(p) -> at").with_integer("axis", 1);
+            sample.node("ArrayFeatureExtractor(classes, at) -> l")
+        };
+        assert_eq!(labelled(&[5, 6]).refusal(&["l", "p"]).1, "its constants are not the labels of 3 scores");
+        assert_eq!(
+            labelled(&[5, 6, 7]).refusal(&["l", "p"]).1,
+            "no linear model has the output Softmax(S) with these labels",
+            "softmax and argmax are both of the scores"
+        );
+        let last = sample().node("ArgMax(p) -> y").with_integer("axis", 1).with_integer("select_last_index", 1);
+        assert_eq!(reason(last), "it is not the first largest of each row");
+        assert_eq!(reason(sample().node("ArgMax(p) -> y")), "it is not the first largest of each row");
+    }
+
+    #[test]
+    fn other_types_and_sums_are_refused() {
+        assert_eq!(reason(sample().node("Cast(p) -> y").with_integer("to", 7)), "it turns what it reads into INT64");
+        assert_eq!(reason(sample().node("Cast(X) -> y").with_integer("to", 9)), "it turns what it reads into BOOL");
+        assert_eq!(reason(sample().node("Cast(X) -> y")), "it turns what it reads into 0");
+        assert_eq!(reason(sample().node("ReduceSum(p) -> y")), "it is no sum of each row");
+        assert_eq!(
+            reason(sample().node("ReduceSum(p, i1) -> y").with_integer("keepdims", 0)),
+            "it is no sum of each row"
+        );
+        assert_eq!(reason(sample().node("Softmax(X) -> y").with_integer("axis", 0)), "it is not over each row");
     }
 }

@@ -1,9 +1,9 @@
 //! From scores to outputs: the tails that skl2onnx gives its models, each matched as a whole.
 //!
 //! What a graph computes from its scores S is written down as a formula, and compared with this list. K is the number
-//! of labels, Each(f) is f of K pairs of scores side by side, σ(S) stands for any way to write the logistic function,
-//! L1(x) is x over the sum of its magnitudes. Two labels have two scores of opposite sign, or one; the logit is the
-//! second label's.
+//! of labels, σ(S) stands for any way to write the logistic function, L1(x) is x over the sum of its magnitudes, and
+//! Each(f) is f of K scores, each for itself, side by side. Two labels have two scores of opposite sign, or one; the
+//! logit is the second label's.
 //!
 //! | model | scores output | label: argmax of | link |
 //! |---|---|---|---|
@@ -15,8 +15,8 @@
 //! | LogisticRegression one against the rest, K > 2 | L1(σ(S)) | S | one-vs-rest |
 //! | SGDClassifier(loss="log_loss"), K = 2 | 1 − σ(S), σ(S) | the same | sigmoid |
 //! | SGDClassifier(loss="log_loss"), K > 2 | σ(S) over its sum, 1/K if that is zero | the same | one-vs-rest |
-//! | OneVsRestClassifier, K = 2 | L1(1 − σ(S)₁, σ(S)₁) | 1 − σ(S)₁, σ(S)₁ | sigmoid |
-//! | OneVsRestClassifier, K > 2 | L1(Each(σ(S)₁)) | Each(σ(S)₁) | one-vs-rest |
+//! | OneVsRestClassifier, K = 2 | L1(1 − σ(S), σ(S)) | 1 − σ(S), σ(S) | sigmoid |
+//! | OneVsRestClassifier, K > 2 | L1(Each(σ(S))) | Each(σ(S)) | one-vs-rest |
 //! | linear regressions, PLSRegression, VotingRegressor of them | S | none | identity |
 //! | PoissonRegressor, GammaRegressor, TweedieRegressor with a logarithm | Exp(S) | none | exp |
 //!
@@ -45,6 +45,14 @@ impl Formula {
         match (function, arguments.into()) {
             ("Concat", arguments) if arguments.len() == 1 => arguments[0].clone(),
             (function, arguments) => Rc::new(Self::Apply(function, arguments)),
+        }
+    }
+
+    /// One of `width` elements; of columns side by side, that column.
+    pub(super) fn column(of: &Rc<Self>, index: usize, width: usize) -> Rc<Self> {
+        match &**of {
+            Self::Apply("Concat", parts) if parts.len() == width => parts[index].clone(),
+            _ => Rc::new(Self::Column(index, of.clone())),
         }
     }
 
@@ -148,8 +156,10 @@ enum Logits {
     Negated,
     /// Minus the scores of more than two labels.
     NegatedSeveral,
-    /// The second of two scores of opposite sign, for each label.
+    /// For each label the only score, or the second of two of opposite sign.
     Each,
+    /// Minus the only score, for each label.
+    EachNegated,
     /// The values of a regression.
     Values,
 }
@@ -159,6 +169,7 @@ const NEGATED: &str = "Reciprocal(Add(Exp(S),1))";
 const SECOND: &str = "Column1(Sigmoid(S))";
 const SECOND_SHARE: &str = "Column1(L1(Sigmoid(S)))";
 const TWO: &str = "Concat(Sub(1,P),P)";
+const ONE_VS_REST_OF_TWO: &str = "L1(Concat(Sub(1,P),P))";
 const SHARES: &str = "Div(Add(P,Not(Bool(RowSum(P)))),Add(RowSum(P),Mul(Not(Bool(RowSum(P))),K)))";
 
 const fn tail(outputs: &'static str, label: &'static str, p: &'static str, logits: Logits, link: Link) -> Tail {
@@ -170,23 +181,27 @@ const fn regression(outputs: &'static str, link: Link) -> Tail {
 }
 
 /// The list above; the scores of two labels without probabilities are in [`plain_scores`].
-const TAILS: [Tail; 18] = [
+const TAILS: [Tail; 22] = [
     tail("S", "S", "", Logits::Several, Link::Identity),
     tail("L1(S)", "S", "", Logits::Several, Link::Identity),
     tail("Softmax(S)", "S", "", Logits::Several, Link::Softmax),
     tail("L1(Softmax(S))", "S", "", Logits::Several, Link::Softmax),
     tail("Softmax(S)", "S", "", Logits::Positive, Link::Sigmoid),
+    tail("L1(Softmax(S))", "S", "", Logits::Positive, Link::Sigmoid),
     tail("P", "S", SIGMOID, Logits::Positive, Link::Sigmoid),
     tail("L1(P)", "S", SIGMOID, Logits::Positive, Link::Sigmoid),
     tail("L1(P)", "S", SIGMOID, Logits::Several, Link::OneVsRest),
     tail(TWO, TWO, SIGMOID, Logits::Single, Link::Sigmoid),
     tail(TWO, TWO, NEGATED, Logits::Negated, Link::Sigmoid),
     tail(SHARES, SHARES, NEGATED, Logits::NegatedSeveral, Link::OneVsRest),
-    tail("L1(Concat(Sub(1,P),P))", TWO, SECOND, Logits::Positive, Link::Sigmoid),
-    tail("L1(Concat(Sub(1,P),P))", TWO, SECOND_SHARE, Logits::Positive, Link::Sigmoid),
+    tail(ONE_VS_REST_OF_TWO, TWO, SIGMOID, Logits::Single, Link::Sigmoid),
+    tail(ONE_VS_REST_OF_TWO, TWO, NEGATED, Logits::Negated, Link::Sigmoid),
+    tail(ONE_VS_REST_OF_TWO, TWO, SECOND, Logits::Positive, Link::Sigmoid),
+    tail(ONE_VS_REST_OF_TWO, TWO, SECOND_SHARE, Logits::Positive, Link::Sigmoid),
+    tail("L1(Each(P))", "Each(P)", SIGMOID, Logits::Each, Link::OneVsRest),
+    tail("L1(Each(P))", "Each(P)", NEGATED, Logits::EachNegated, Link::OneVsRest),
     tail("L1(Each(P))", "Each(P)", SECOND, Logits::Each, Link::OneVsRest),
     tail("L1(Each(P))", "Each(P)", SECOND_SHARE, Logits::Each, Link::OneVsRest),
-    tail("L1(Softmax(S))", "S", "", Logits::Positive, Link::Sigmoid),
     regression("S", Link::Identity),
     regression("Exp(S)", Link::Exp),
 ];
@@ -284,15 +299,197 @@ impl Logits {
             (Self::NegatedSeveral, &[scores], 3..) if chain.width(scores) == labels => {
                 chain.negated(scores).ok_or(Mismatch::Unlisted)
             }
-            (Self::Each, scores, 3..) if scores.len() == labels => {
-                let positive = |&pair: &Id| match chain.width(pair) {
-                    2 => chain.positive(pair)?.ok_or(Mismatch::NotOpposite),
-                    _ => Err(Mismatch::Unlisted),
-                };
-                let logits = scores.iter().map(positive).collect::<Result<_, _>>()?;
+            (Self::Each | Self::EachNegated, scores, 3..) if scores.len() == labels => {
+                let logits = scores.iter().map(|&score| match self {
+                    Self::Each => chain.positive(score)?.ok_or(Mismatch::NotOpposite),
+                    _ => chain.negated(score).ok_or(Mismatch::Unlisted),
+                });
+                let logits = logits.collect::<Result<_, _>>()?;
                 Ok(chain.join(logits)?)
             }
             _ => Err(Mismatch::Unlisted),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::import::chain::{Operation, State};
+    use crate::import::tensor::{Parameters, Precision};
+
+    /// Scores S of a chain, by their width and their kind.
+    struct Scores(Chain);
+
+    impl Scores {
+        fn new() -> Self {
+            let mut chain = Chain::default();
+            chain.push(1, Operation::Columns { columns: vec![0], state: State::Raw }).unwrap();
+            Self(chain)
+        }
+
+        fn product(&mut self, matrix: &[f64]) -> Id {
+            let width = matrix.len();
+            let matrix = Parameters { values: matrix.to_vec(), precision: Precision::Double }.into();
+            self.0.push(width, Operation::Product { of: 0, matrix }).unwrap()
+        }
+
+        fn negative(&mut self, of: Id) -> Id {
+            let width = self.0.width(of);
+            let by = Parameters { values: vec![-1.0; width], precision: Precision::Single }.into();
+            self.0.push(width, Operation::Multiply { of, by }).unwrap()
+        }
+    }
+
+    fn labels(count: i64) -> Vec<Label> {
+        (0..count).map(Label::Integer).collect()
+    }
+
+    fn s(id: Id) -> Rc<Formula> {
+        Rc::new(Formula::Scores(id))
+    }
+
+    fn number(value: f64) -> Rc<Formula> {
+        Rc::new(Formula::Number(value))
+    }
+
+    fn f(function: &'static str, arguments: &[&Rc<Formula>]) -> Rc<Formula> {
+        Formula::apply(function, arguments.iter().map(|&argument| argument.clone()).collect::<Vec<_>>())
+    }
+
+    fn sigmoid(of: &Rc<Formula>) -> Rc<Formula> {
+        f("Sigmoid", &[of])
+    }
+
+    /// 1/(1 + exp(x)).
+    fn logistic_of_negated(x: &Rc<Formula>) -> Rc<Formula> {
+        f("Reciprocal", &[&f("Add", &[&f("Exp", &[x]), &number(1.0)])])
+    }
+
+    fn two(p: &Rc<Formula>) -> Rc<Formula> {
+        f("Concat", &[&f("Sub", &[&number(1.0), p]), p])
+    }
+
+    fn share(x: &Rc<Formula>) -> Rc<Formula> {
+        f("Div", &[x, &f("RowSum", &[&f("Abs", &[x])])])
+    }
+
+    fn matched(scores: &mut Scores, outputs: &Formula, label: &Formula, count: i64) -> Result<(Id, Link), Mismatch> {
+        classifier(&mut scores.0, outputs, label, &labels(count)).map(|Matched { logits, link }| (logits, link))
+    }
+
+    #[test]
+    fn tails_of_several_labels() {
+        let mut scores = Scores::new();
+        let three = scores.product(&[1.0, 2.0, 3.0]);
+        let x = s(three);
+        let softmax = f("Softmax", &[&x]);
+        for (outputs, link) in [
+            (x.clone(), Link::Identity),
+            (f("L1", &[&x]), Link::Identity),
+            (softmax.clone(), Link::Softmax),
+            (f("L1", &[&softmax]), Link::Softmax),
+            (f("L1", &[&sigmoid(&x)]), Link::OneVsRest),
+            (share(&sigmoid(&x)), Link::OneVsRest),
+        ] {
+            assert_eq!(matched(&mut scores, &outputs, &x, 3), Ok((three, link)), "{outputs:?}");
+        }
+        for outputs in [sigmoid(&x), f("Exp", &[&x]), two(&x), f("RowSum", &[&x])] {
+            assert_eq!(matched(&mut scores, &outputs, &x, 3), Err(Mismatch::Unlisted), "{outputs:?}");
+        }
+        assert_eq!(matched(&mut scores, &x, &softmax, 3), Err(Mismatch::Unlisted));
+        assert_eq!(matched(&mut scores, &x, &x, 4), Err(Mismatch::Unlisted));
+    }
+
+    #[test]
+    fn tails_of_two_labels_have_one_logit() {
+        let mut scores = Scores::new();
+        let pair = scores.product(&[-2.0, 2.0]);
+        let positive = scores.0.select(pair, vec![1]).unwrap();
+        let x = s(pair);
+        for (outputs, link) in [
+            (x.clone(), Link::Identity),
+            (s(positive), Link::Identity),
+            (f("Softmax", &[&x]), Link::Sigmoid),
+            (sigmoid(&x), Link::Sigmoid),
+            (share(&sigmoid(&x)), Link::Sigmoid),
+        ] {
+            assert_eq!(matched(&mut scores, &outputs, &x, 2), Ok((positive, link)), "{outputs:?}");
+        }
+        assert_eq!(matched(&mut scores, &x, &s(positive), 2), Err(Mismatch::Unlisted), "the argmax of one score");
+        let negative = scores.0.select(pair, vec![0]).unwrap();
+        assert_eq!(matched(&mut scores, &s(negative), &x, 2), Err(Mismatch::Unlisted), "the other label's score");
+        let apart = scores.product(&[-2.0, 1.0]);
+        let x = s(apart);
+        for outputs in [x.clone(), f("Softmax", &[&x]), sigmoid(&x)] {
+            assert_eq!(matched(&mut scores, &outputs, &x, 2), Err(Mismatch::NotOpposite), "{outputs:?}");
+        }
+    }
+
+    #[test]
+    fn tails_of_stochastic_gradient_descent() {
+        let mut scores = Scores::new();
+        let single = scores.product(&[1.0]);
+        let negative = scores.negative(single);
+        let hinge = s(scores.0.join(vec![negative, single]).unwrap());
+        assert_eq!(matched(&mut scores, &hinge, &hinge, 2), Ok((single, Link::Identity)));
+        for p in [sigmoid(&s(single)), logistic_of_negated(&s(negative))] {
+            assert_eq!(matched(&mut scores, &two(&p), &two(&p), 2), Ok((single, Link::Sigmoid)));
+        }
+        let wrong = two(&logistic_of_negated(&s(single)));
+        assert_eq!(matched(&mut scores, &wrong, &wrong, 2), Err(Mismatch::Unlisted), "not of a negated score");
+        let three = scores.product(&[1.0, 2.0, 3.0]);
+        let negated = scores.negative(three);
+        let shares = |count| {
+            let p = logistic_of_negated(&s(negated));
+            let sum = f("RowSum", &[&p]);
+            let none = f("Not", &[&f("Bool", &[&sum])]);
+            let all = f("Add", &[&sum, &f("Mul", &[&none, &number(count)])]);
+            f("Div", &[&f("Add", &[&p, &none]), &all])
+        };
+        assert_eq!(matched(&mut scores, &shares(3.0), &shares(3.0), 3), Ok((three, Link::OneVsRest)));
+        assert_eq!(matched(&mut scores, &shares(2.0), &shares(2.0), 3), Err(Mismatch::Unlisted));
+    }
+
+    #[test]
+    fn tails_of_one_against_the_rest() {
+        let mut scores = Scores::new();
+        let pairs: Vec<_> = [1.0, 2.0, 3.0].iter().map(|&w| scores.product(&[-w, w])).collect();
+        for share_first in [false, true] {
+            let column = |pair: &Id| {
+                let p = sigmoid(&s(*pair));
+                Formula::column(&if share_first { share(&p) } else { p }, 1, 2)
+            };
+            let all = Formula::apply("Concat", pairs.iter().map(column).collect::<Vec<_>>());
+            let (logits, link) = matched(&mut scores, &f("L1", &[&all]), &all, 3).unwrap();
+            assert!(matches!(scores.0.operation(logits), Operation::Join(parts) if parts.len() == 3));
+            assert_eq!(link, Link::OneVsRest);
+            let merged = two(&column(&pairs[0]));
+            let positive = scores.0.select(pairs[0], vec![1]).unwrap();
+            assert_eq!(matched(&mut scores, &f("L1", &[&merged]), &merged, 2), Ok((positive, Link::Sigmoid)));
+            let twice = Formula::apply("Concat", [&pairs[0], &pairs[0], &pairs[1]].map(column));
+            assert_eq!(matched(&mut scores, &f("L1", &[&twice]), &twice, 3), Err(Mismatch::Unlisted));
+        }
+        let apart = scores.product(&[1.0, 1.0]);
+        let column = |pair: &Id| Formula::column(&sigmoid(&s(*pair)), 1, 2);
+        let all = Formula::apply("Concat", [&pairs[0], &pairs[1], &apart].map(column));
+        assert_eq!(matched(&mut scores, &f("L1", &[&all]), &all, 3), Err(Mismatch::NotOpposite));
+    }
+
+    #[test]
+    fn regressions_have_values() {
+        let link = |formula: &Formula| regressor(formula).map(|matched| matched.link);
+        assert_eq!(link(&s(0)), Some(Link::Identity));
+        assert_eq!(link(&f("Exp", &[&s(0)])), Some(Link::Exp));
+        assert_eq!(link(&sigmoid(&s(0))), None);
+        assert_eq!(link(&number(1.0)), None);
+    }
+
+    /// Thirty doublings make a formula of a billion terms.
+    #[test]
+    fn endless_formulas_are_not_written_down() {
+        let endless = (0..30).fold(s(0), |x, _| f("Add", &[&x, &x]));
+        assert_eq!(endless.write(), None);
+        assert!(regressor(&endless).is_none());
     }
 }
