@@ -18,7 +18,8 @@ use crate::steps::Step;
 /// The public half of a bundle, identified by its SHA-384.
 ///
 /// The scales, the bound and the largest logit are sums over the whole model, which any client could read off a few
-/// answers.
+/// answers. The parameters of its steps are public: what is not linear, and what has to come before that, is done by
+/// clients.
 #[derive(Clone, PartialEq)]
 pub struct Description {
     fields: Fields,

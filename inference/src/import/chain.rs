@@ -24,6 +24,8 @@ pub(super) struct Chain {
 pub(super) struct Stage {
     pub(super) width: usize,
     pub(super) operation: Operation,
+    /// The columns that this is, each added to and multiplied by itself.
+    scaled: Option<Id>,
 }
 
 /// A step of the chain. Parameters have the width of the result.
@@ -89,8 +91,25 @@ impl Chain {
             _ => 0,
         };
         self.reserve(width.saturating_add(matrix))?;
-        self.stages.push(Stage { width, operation });
-        Ok(self.stages.len() - 1)
+        let id = self.stages.len();
+        let scaled = match &operation {
+            Operation::Columns { .. } => Some(id),
+            Operation::Add { to: of, .. } | Operation::Multiply { of, .. } | Operation::Divide { of, .. } => {
+                self.stages[*of].scaled
+            }
+            _ => None,
+        };
+        self.stages.push(Stage { width, operation, scaled });
+        Ok(id)
+    }
+
+    /// Whether a vector has that many columns in order, each added to and multiplied by itself.
+    pub(super) fn is_scaled(&mut self, id: Id, columns: usize) -> Result<bool, TooLarge> {
+        self.reserve(self.width(id))?;
+        let Some(base) = self.stages[id].scaled else { return Ok(false) };
+        Ok(
+            matches!(self.operation(base), Operation::Columns { columns: own, .. } if own.iter().copied().eq(0..columns)),
+        )
     }
 
     /// Counts elements that are to come, before there is memory for them.
@@ -184,17 +203,19 @@ impl Chain {
 
     /// Whether the first of two elements is always the negative of the second, by the parameters that make them.
     fn is_opposite(&self, scores: Id) -> bool {
-        let columns =
-            |values: &[f64], agree: fn(f64, f64) -> bool| values.chunks(2).all(|pair| agree(pair[0], pair[1]));
-        let opposite = |one: f64, other: f64| one == -other;
-        match self.operation(scores) {
-            Operation::Add { to, constants } => columns(&constants.values, opposite) && self.is_opposite(*to),
-            Operation::Multiply { of, by } | Operation::Divide { of, by } => {
-                columns(&by.values, |one, other| one == other) && self.is_opposite(*of)
+        let mut id = scores;
+        loop {
+            let (of, agree) = match self.operation(id) {
+                Operation::Add { to, constants } => (*to, constants.values[0] == -constants.values[1]),
+                Operation::Multiply { of, by } | Operation::Divide { of, by } => (*of, by.values[0] == by.values[1]),
+                Operation::Product { matrix, .. } => return matrix.values.chunks(2).all(|pair| pair[0] == -pair[1]),
+                Operation::Join(parts) => return matches!(parts[..], [one, other] if self.negated(one) == Some(other)),
+                Operation::Columns { .. } | Operation::Select { .. } | Operation::Sum(_) => return false,
+            };
+            if !agree {
+                return false;
             }
-            Operation::Product { matrix, .. } => columns(&matrix.values, opposite),
-            Operation::Join(parts) => matches!(parts[..], [one, other] if self.negated(one) == Some(other)),
-            Operation::Columns { .. } | Operation::Select { .. } | Operation::Sum(_) => false,
+            id = of;
         }
     }
 

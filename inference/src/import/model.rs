@@ -33,12 +33,12 @@ pub(super) struct Model {
 #[derive(Clone, Debug)]
 pub(super) enum Value {
     Constant(Rc<Tensor>),
-    /// Affine in the features, [N, width]; or [N] if flat, of width 1.
+    /// Affine in the features: rows of that width; or, if flat, single numbers without columns.
     Vector {
         id: Id,
         flat: bool,
     },
-    /// A function of scores, [N, width].
+    /// A function of scores, with rows of that width.
     Formula {
         formula: Rc<Formula>,
         width: usize,
@@ -228,7 +228,7 @@ impl Reader {
         });
         Ok(match whole.collect::<Option<Vec<_>>>().as_deref() {
             Some([first, others @ ..]) if others.iter().all(|other| Rc::ptr_eq(first, other)) => Some((*first).clone()),
-            _ => Some(Formula::apply("Concat", columns)),
+            _ => Formula::apply("Concat", columns),
         })
     }
 
@@ -255,6 +255,8 @@ impl Reader {
 pub(super) const REMEDY: &str = "export the model itself, not one that calibrates or combines several, with skl2onnx; for a classifier \
                       the option raw_scores=True makes the scores its output";
 
+pub(super) const TOO_DEEP: &str = "no linear model makes so much of its scores";
+
 const NO_SCORE: &str = "this output is no score of the label";
 
 /// The node that gives a value.
@@ -265,7 +267,7 @@ fn producer<'a>(graph: &'a Graph, name: &str) -> Option<&'a NodeProto> {
 fn unlisted(outputs: &Formula) -> String {
     match outputs.write() {
         Some(written) => format!("no linear model has the output {} with these labels", written.text),
-        None => "no linear model makes so much of its scores".into(),
+        None => TOO_DEEP.into(),
     }
 }
 
@@ -384,6 +386,18 @@ mod tests {
         ] {
             assert_eq!(sample(order).refusal(outputs).0, "Reshape");
         }
+    }
+
+    /// Deeper than any stack: chains of steps and of functions.
+    #[test]
+    fn long_chains_come_to_an_end() {
+        let chain = |step: &str| {
+            let start = Sample::new(2).floats("c", &[], &[1.0]).node(&format!("{} -> x0", step.replace('@', "X")));
+            (0..50_000)
+                .fold(start, |sample, n| sample.node(&format!("{} -> x{}", step.replace('@', &format!("x{n}")), n + 1)))
+        };
+        assert!(chain("Mul(@, c)").read(&["x50000"]).is_ok());
+        assert_eq!(chain("Exp(@)").refusal(&["x50000"]).1, TOO_DEEP);
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! What each operator makes of what it reads.
 
+use std::ops::RangeInclusive;
 use std::rc::Rc;
 
 use rten_onnx::onnx::{AttributeProto, NodeProto};
@@ -18,6 +19,9 @@ type Result<T> = std::result::Result<T, ImportError>;
 impl Reader {
     /// The values that a node gives.
     pub(super) fn node(&mut self, node: &NodeProto) -> Result<Vec<Value>> {
+        if !inputs(op(node)).contains(&node.input.len()) {
+            return Err(refused(node, format!("it reads {} values", node.input.len())));
+        }
         let value = match op(node) {
             "Add" | "Sub" | "Mul" | "Div" => self.arithmetic(node)?,
             "MatMul" => self.mat_mul(node)?,
@@ -57,7 +61,7 @@ impl Reader {
         self.chain.push(width, operation).map_err(too_large)
     }
 
-    /// A vector with a width, [N, width].
+    /// A vector that is not flat, and its width.
     pub(super) fn vector(&self, node: &NodeProto, index: usize) -> Result<(Id, usize)> {
         match self.input(node, index)? {
             Value::Vector { id, flat: false } => Ok((id, self.chain.width(id))),
@@ -90,7 +94,7 @@ impl Reader {
             (Value::Vector { id, flat: false }, Value::Formula { formula, .. }) if op(node) == "Div" => {
                 match formula.write().filter(|written| written.scores == [*id]) {
                     Some(written) if written.text == "Sqrt(RowSquareSum(S))" => self.normalize(node, *id, Norm::L2),
-                    Some(written) if written.text == "RowSum(Abs(S))" && self.is_prepared(*id) => {
+                    Some(written) if written.text == "RowSum(Abs(S))" && self.is_prepared(*id)? => {
                         self.normalize(node, *id, Norm::L1)
                     }
                     _ => self.of_formulas(node, &left, &right),
@@ -155,7 +159,7 @@ impl Reader {
             "Mul" => "Mul",
             _ => "Div",
         };
-        Ok(Value::Formula { formula: Formula::apply(function, [left, right]), width: left_width.max(right_width) })
+        self.applied(node, function, [left, right], left_width.max(right_width))
     }
 
     fn mat_mul(&mut self, node: &NodeProto) -> Result<Value> {
@@ -299,22 +303,27 @@ impl Reader {
             self.name(id, name);
         }
         let scores = Rc::new(Formula::Scores(id));
-        let function = match transform.and_then(|attribute| attribute.s.as_deref()).unwrap_or("NONE") {
-            "NONE" => None,
-            "SOFTMAX" => Some("Softmax"),
-            "LOGISTIC" => Some("Sigmoid"),
+        let width = labels.len();
+        let label = Value::Label { labels: Rc::new(labels), of: scores.clone() };
+        let scores = match transform.and_then(|attribute| attribute.s.as_deref()).unwrap_or("NONE") {
+            "NONE" => Value::Vector { id, flat: false },
+            "SOFTMAX" => self.applied(node, "Softmax", [scores], width)?,
+            "LOGISTIC" => self.applied(node, "Sigmoid", [scores], width)?,
             other => return Err(refused(node, format!("its scores go through {}", other.escape_debug()))),
         };
-        let label = Value::Label { labels: Rc::new(labels), of: scores.clone() };
-        Ok(vec![
-            label,
-            match function {
-                None => Value::Vector { id, flat: false },
-                Some(function) => {
-                    Value::Formula { formula: Formula::apply(function, [scores]), width: self.chain.width(id) }
-                }
-            },
-        ])
+        Ok(vec![label, scores])
+    }
+}
+
+/// As many values as an operator reads.
+fn inputs(op: &str) -> RangeInclusive<usize> {
+    match op {
+        "Concat" | "FeatureVectorizer" | "Sum" => 1..=usize::MAX,
+        "Add" | "Sub" | "Mul" | "Div" | "MatMul" | "ArrayFeatureExtractor" | "Gather" | "CastLike" | "Reshape" => 2..=2,
+        "Gemm" => 2..=3,
+        "ReduceSum" | "ReduceSumSquare" => 1..=2,
+        "Slice" => 1..=5,
+        _ => 1..=1,
     }
 }
 
@@ -462,6 +471,7 @@ mod tests {
             "it adds vectors of different widths"
         );
         assert_eq!(reason(sample().node("Add(X) -> y")), "it reads 1 values");
+        assert_eq!(reason(sample().node("Neg(X, a) -> y")), "it reads 2 values", "no value is left out");
         let regressor = |targets: i64| sample().node("LinearRegressor(X) -> y").with_integer("targets", targets);
         assert_eq!(reason(regressor(0)), "it has no targets");
         assert_eq!(reason(regressor(i64::MAX)), "its coefficients are 0, where 18446744073709551614 are needed");

@@ -5,7 +5,7 @@ use rten_onnx::onnx::NodeProto;
 use super::ImportError;
 use super::chain::{Chain, Id, Operation, State};
 use super::fold::ulp32;
-use super::model::{Reader, Value};
+use super::model::{Reader, Value, too_large};
 use super::onnx::{attributes, graph_refused, numbers, op};
 use super::refusal::{refused, refused_for};
 use super::tensor::{Parameters, Precision};
@@ -139,21 +139,15 @@ impl Reader {
         };
         let input = self.input(node, 0)?;
         match (&input, norm) {
-            (Value::Vector { id, flat: false }, _) if self.is_prepared(*id) => self.normalize(node, *id, norm),
+            (Value::Vector { id, flat: false }, _) if self.is_prepared(*id)? => self.normalize(node, *id, norm),
             (_, Norm::L1) => self.apply(node, "L1"),
             _ => Err(refused(node, "it comes after a step that mixes or leaves out columns")),
         }
     }
 
     /// Whether a vector has all columns in order, each scaled by itself.
-    pub(super) fn is_prepared(&self, id: Id) -> bool {
-        match self.chain.operation(id) {
-            Operation::Columns { columns, .. } => columns.iter().copied().eq(0..self.preparation.imputed.len()),
-            Operation::Add { to: of, .. } | Operation::Multiply { of, .. } | Operation::Divide { of, .. } => {
-                self.is_prepared(*of)
-            }
-            _ => false,
-        }
+    pub(super) fn is_prepared(&mut self, id: Id) -> Result<bool, ImportError> {
+        self.chain.is_scaled(id, self.preparation.imputed.len()).map_err(too_large)
     }
 
     /// All columns over their norm.
@@ -164,7 +158,7 @@ impl Reader {
     /// exceed 1, within 2ρ/(1 − ρ).
     pub(super) fn normalize(&mut self, node: &NodeProto, id: Id, norm: Norm) -> Result<Value, ImportError> {
         let columns = self.preparation.imputed.len();
-        if !self.is_prepared(id) || self.preparation.normalized.is_some() {
+        if !self.is_prepared(id)? || self.preparation.normalized.is_some() {
             return Err(refused(node, "it comes after a step that mixes or leaves out columns, or after another norm"));
         }
         let affine = Affine::of(&self.chain, id, columns).ok_or_else(|| {
@@ -214,7 +208,8 @@ impl Affine {
                 Operation::Add { to, constants } if constants.values.iter().all(|&value| value == 0.0) => *to,
                 Operation::Add { to, constants } => {
                     let is_column = matches!(chain.operation(*to), Operation::Columns { state: State::Raw, .. });
-                    if !is_column || constants.precision == Precision::Single {
+                    let is_near = constants.values.iter().all(|value| value.abs() <= 1e30);
+                    if !is_column || !is_near || constants.precision == Precision::Single {
                         return None;
                     }
                     offset.iter_mut().zip(&constants.values).for_each(|(offset, value)| *offset = -value);

@@ -5,7 +5,7 @@ use std::rc::Rc;
 use rten_onnx::onnx::{AttributeProto, DataType, NodeProto};
 
 use super::ImportError;
-use super::model::{Reader, Value, too_large};
+use super::model::{Reader, TOO_DEEP, Value, too_large};
 use super::onnx::{attributes, labels, op};
 use super::refusal::refused;
 use super::tail::Formula;
@@ -40,7 +40,7 @@ impl Reader {
             Some(formulas) => {
                 let width = formulas.iter().map(|(_, width)| width).sum();
                 let parts: Vec<_> = formulas.into_iter().map(|(formula, _)| formula).collect();
-                Ok(Value::Formula { formula: Formula::apply("Concat", parts), width })
+                self.applied(node, "Concat", parts, width)
             }
             None => Err(refused(node, "it joins other things than columns")),
         }
@@ -146,9 +146,7 @@ impl Reader {
         let is_float = matches!(to, DataType::FLOAT | DataType::DOUBLE);
         match self.input(node, 0)? {
             value @ (Value::Vector { .. } | Value::Formula { .. }) if is_float => Ok(value),
-            Value::Formula { formula, width } if to == DataType::BOOL => {
-                Ok(Value::Formula { formula: Formula::apply("Bool", [formula]), width })
-            }
+            Value::Formula { formula, width } if to == DataType::BOOL => self.applied(node, "Bool", [formula], width),
             Value::Label { labels, of } => match cast_labels(&labels, to) {
                 Some(labels) => Ok(Value::Label { labels, of }),
                 None => Err(refused(node, format!("it turns its labels into {to}"))),
@@ -207,10 +205,25 @@ impl Reader {
         self.apply(node, function)
     }
 
+    /// A function of formulas, if it is not nested too deeply.
+    pub(super) fn applied(
+        &self,
+        node: &NodeProto,
+        function: &'static str,
+        arguments: impl Into<Vec<Rc<Formula>>>,
+        width: usize,
+    ) -> Result<Value> {
+        match Formula::apply(function, arguments) {
+            Some(formula) => Ok(Value::Formula { formula, width }),
+            None => Err(refused(node, TOO_DEEP)),
+        }
+    }
+
+    /// A function of what a node reads first.
     pub(super) fn apply(&mut self, node: &NodeProto, function: &'static str) -> Result<Value> {
         let value = self.input(node, 0)?;
         match self.formula(&value) {
-            Some((formula, width)) => Ok(Value::Formula { formula: Formula::apply(function, [formula]), width }),
+            Some((formula, width)) => self.applied(node, function, [formula], width),
             None => Err(refused(node, "what it reads is neither linear in the features nor a function of scores")),
         }
     }

@@ -24,6 +24,8 @@
 //!
 //! The softmax of two scores −d and d is the logistic function of 2d. That is how skl2onnx writes
 //! LinearDiscriminantAnalysis, whose probability is the logistic function of d; the link says what scikit-learn does.
+//! LogisticRegression(multi_class="multinomial") of two labels, which scikit-learn no longer has, was written alike and
+//! did mean 2d: its labels and logits are right here, its probabilities are not.
 
 use std::rc::Rc;
 
@@ -37,21 +39,38 @@ pub(super) enum Formula {
     Number(f64),
     /// One element of each row.
     Column(usize, Rc<Formula>),
-    Apply(&'static str, Vec<Rc<Formula>>),
+    /// A function, and how deep its arguments are nested.
+    Apply(&'static str, Vec<Rc<Formula>>, usize),
 }
 
+/// Three times as deep as any tail of the list. What is deeper could not even be dropped without a deep stack.
+const MAX_DEPTH: usize = 32;
+
 impl Formula {
-    pub(super) fn apply(function: &'static str, arguments: impl Into<Vec<Rc<Self>>>) -> Rc<Self> {
-        match (function, arguments.into()) {
-            ("Concat", arguments) if arguments.len() == 1 => arguments[0].clone(),
-            (function, arguments) => Rc::new(Self::Apply(function, arguments)),
+    /// A function of formulas; `None` if it is nested deeper than any in the list.
+    pub(super) fn apply(function: &'static str, arguments: impl Into<Vec<Rc<Self>>>) -> Option<Rc<Self>> {
+        let arguments = arguments.into();
+        if let ("Concat", [one]) = (function, &arguments[..]) {
+            return Some(one.clone());
+        }
+        let depth = 1 + arguments.iter().map(|argument| argument.depth()).max().unwrap_or(0);
+        (depth <= MAX_DEPTH).then(|| Rc::new(Self::Apply(function, arguments, depth)))
+    }
+
+    fn depth(&self) -> usize {
+        match self {
+            Self::Scores(_) | Self::Number(_) => 0,
+            // A column has no columns.
+            Self::Column(_, of) => 1 + of.depth(),
+            Self::Apply(_, _, depth) => *depth,
         }
     }
 
     /// One of `width` elements; of columns side by side, that column.
     pub(super) fn column(of: &Rc<Self>, index: usize, width: usize) -> Rc<Self> {
         match &**of {
-            Self::Apply("Concat", parts) if parts.len() == width => parts[index].clone(),
+            Self::Apply("Concat", parts, _) if parts.len() == width => parts[index].clone(),
+            _ if width == 1 => of.clone(),
             _ => Rc::new(Self::Column(index, of.clone())),
         }
     }
@@ -72,11 +91,11 @@ impl Formula {
             },
             Self::Number(number) => number.to_string(),
             Self::Column(column, of) => format!("Column{column}({})", of.write_to(scores, terms)?),
-            Self::Apply("Concat", parts) => match Self::each(parts, scores, terms) {
+            Self::Apply("Concat", parts, _) => match Self::each(parts, scores, terms) {
                 Some(each) => each,
                 None => Self::call("Concat", parts, scores, terms)?,
             },
-            Self::Apply(function, arguments) => Self::call(function, arguments, scores, terms)?,
+            Self::Apply(function, arguments, _) => Self::call(function, arguments, scores, terms)?,
         })
     }
 
@@ -354,7 +373,7 @@ mod tests {
     }
 
     fn f(function: &'static str, arguments: &[&Rc<Formula>]) -> Rc<Formula> {
-        Formula::apply(function, arguments.iter().map(|&argument| argument.clone()).collect::<Vec<_>>())
+        Formula::apply(function, arguments.iter().map(|&argument| argument.clone()).collect::<Vec<_>>()).unwrap()
     }
 
     fn sigmoid(of: &Rc<Formula>) -> Rc<Formula> {
@@ -460,19 +479,19 @@ mod tests {
                 let p = sigmoid(&s(*pair));
                 Formula::column(&if share_first { share(&p) } else { p }, 1, 2)
             };
-            let all = Formula::apply("Concat", pairs.iter().map(column).collect::<Vec<_>>());
+            let all = Formula::apply("Concat", pairs.iter().map(column).collect::<Vec<_>>()).unwrap();
             let (logits, link) = matched(&mut scores, &f("L1", &[&all]), &all, 3).unwrap();
             assert!(matches!(scores.0.operation(logits), Operation::Join(parts) if parts.len() == 3));
             assert_eq!(link, Link::OneVsRest);
             let merged = two(&column(&pairs[0]));
             let positive = scores.0.select(pairs[0], vec![1]).unwrap();
             assert_eq!(matched(&mut scores, &f("L1", &[&merged]), &merged, 2), Ok((positive, Link::Sigmoid)));
-            let twice = Formula::apply("Concat", [&pairs[0], &pairs[0], &pairs[1]].map(column));
+            let twice = Formula::apply("Concat", [&pairs[0], &pairs[0], &pairs[1]].map(column)).unwrap();
             assert_eq!(matched(&mut scores, &f("L1", &[&twice]), &twice, 3), Err(Mismatch::Unlisted));
         }
         let apart = scores.product(&[1.0, 1.0]);
         let column = |pair: &Id| Formula::column(&sigmoid(&s(*pair)), 1, 2);
-        let all = Formula::apply("Concat", [&pairs[0], &pairs[1], &apart].map(column));
+        let all = Formula::apply("Concat", [&pairs[0], &pairs[1], &apart].map(column)).unwrap();
         assert_eq!(matched(&mut scores, &f("L1", &[&all]), &all, 3), Err(Mismatch::NotOpposite));
     }
 
@@ -491,5 +510,7 @@ mod tests {
         let endless = (0..30).fold(s(0), |x, _| f("Add", &[&x, &x]));
         assert_eq!(endless.write(), None);
         assert!(regressor(&endless).is_none());
+        let deep = (0..).try_fold(s(0), |x, depth| Formula::apply("Exp", [x]).ok_or(depth));
+        assert_eq!(deep.unwrap_err(), MAX_DEPTH);
     }
 }

@@ -138,7 +138,7 @@ impl Tensor {
         }
     }
 
-    /// The numbers of one row, which every row of features meets alike: a scalar, [d] or [1, d].
+    /// The numbers of one row, which every row of features meets alike: a scalar, a list, or a matrix of one row.
     pub(super) fn row(&self) -> Option<&Rc<Parameters>> {
         let is_row = self.dims.iter().rev().skip(1).all(|&dim| dim == 1) && self.dims.len() <= 2;
         self.numbers().filter(|_| is_row)
