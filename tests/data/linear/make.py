@@ -306,10 +306,8 @@ def refused():
     forest = RandomForestClassifier(3, max_depth=3, random_state=SEED)
     bins = KBinsDiscretizer(3, encode="ordinal", quantile_method="averaged_inverted_cdf")
     return [
-        ("normalizer", pipe(Normalizer(), logistic()), floats),
         ("polynomial", pipe(PolynomialFeatures(2), logistic()), floats),
         ("one-hot", pipe(OneHotEncoder(handle_unknown="ignore"), logistic()), Int64TensorType),
-        ("imputer", pipe(SimpleImputer(), StandardScaler(), logistic()), floats),
         ("bins", pipe(bins, logistic()), floats),
         ("clip", pipe(MinMaxScaler(clip=True), logistic()), floats),
         ("power", pipe(PowerTransformer(), logistic()), floats),
