@@ -13,14 +13,13 @@ use cloister_wire::limits::KEYS_PER_CONNECTION;
 pub(crate) struct PublicKeys(Arc<Mutex<VecDeque<Arc<PublicKey>>>>);
 
 impl PublicKeys {
-    /// The key that `request` names: the one that came with it, which is kept, or one that came before.
-    pub(crate) fn of(&self, request: &[u8], sent: Option<&[u8]>) -> Result<Option<Arc<PublicKey>>, MessageError> {
+    /// The key of that name: the one that came with the request, which is kept, or one that came before.
+    pub(crate) fn find(&self, named: KeyId, sent: Option<&[u8]>) -> Result<Option<Arc<PublicKey>>, MessageError> {
         if let Some(sent) = sent {
             self.keep(PublicKey::from_bytes(sent)?);
         }
-        let named = KeyId::of_request(request);
         let keys = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        Ok(keys.iter().find(|key| Some(key.id()) == named).cloned())
+        Ok(keys.iter().find(|key| key.id() == named).cloned())
     }
 
     fn keep(&self, key: PublicKey) {

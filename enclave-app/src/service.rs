@@ -132,12 +132,12 @@ async fn infer(
 ) -> Result<Response, Refusal> {
     let model = service.model(&name)?;
     let request = InferRequest::parse(header_length(&headers)?, &body)?;
-    let key = keys.of(request.ciphertext, request.public_key)?.ok_or(Refusal::new(
+    let asked = model.evaluator.check(request.ciphertext)?;
+    let key = keys.find(asked.key, request.public_key)?.ok_or(Refusal::new(
         ErrorCode::PublicKeyMissing,
         "the public key that the ciphertext names was not sent on this connection: send it with the request",
     ))?;
-    let logits = model.evaluator.check(request.ciphertext, &key)?;
-    if !model.spend(logits) {
+    if !model.spend(asked.logits) {
         return Err(Refusal::new(
             ErrorCode::BudgetSpent,
             "the model has returned all the logits that its owner allows",

@@ -14,7 +14,7 @@ use crate::bundle::Bundle;
 use crate::mask::Keystream;
 use crate::message::{self, MessageError, MessageKind, RequestParts, leading_bits};
 use crate::packing::Packing;
-use crate::public_key::PublicKey;
+use crate::public_key::{KeyId, PublicKey};
 use crate::random::Noise;
 use crate::ring::{continue_below_zero, correlate, correlate_rows};
 use crate::transform::{Spectrum, Transform};
@@ -30,6 +30,15 @@ pub struct Evaluator {
     flood: u32,
     /// B: for each limb of the features, those of all outputs.
     biases: Vec<Vec<u64>>,
+}
+
+/// What a request asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Asked {
+    /// The public key with which the reply is to be made anew.
+    pub key: KeyId,
+    /// As many logits will be in the reply.
+    pub logits: u64,
 }
 
 /// What stands between a reply and the weights: steps 4 and 5.
@@ -121,17 +130,18 @@ impl Evaluator {
     /// 5. Flood: b' ← b' + uniform noise of ±2^φ.
     /// 6. Reply with the leading bits of a' and b'.
     pub fn evaluate(&self, request: &[u8], key: &PublicKey, scratch: &mut Scratch) -> Result<Vec<u8>, EvaluateError> {
-        self.check(request, key)?;
+        let named = self.check(request)?.key;
+        if named != key.id() || key.parameters() != self.packings[0].shape.parameters {
+            return Err(EvaluateError::Key);
+        }
         self.evaluate_with(request, Defences { key: Some(key), flood: Some(self.flood) }, scratch)
     }
 
-    /// Step 1 alone; gives the number of logits that the reply will hold.
-    pub fn check(&self, request: &[u8], key: &PublicKey) -> Result<u64, EvaluateError> {
+    /// Parses a request as step 1 does, and tells what it asks for.
+    pub fn check(&self, request: &[u8]) -> Result<Asked, EvaluateError> {
         let parts = self.parse(request)?;
-        match *parts.key == key.id().0 && key.parameters() == self.packings[0].shape.parameters {
-            true => Ok(parts.rows as u64 * self.packings[0].shape.logits as u64),
-            false => Err(EvaluateError::Key),
-        }
+        let logits = parts.rows as u64 * self.packings[0].shape.logits as u64;
+        Ok(Asked { key: KeyId(*parts.key), logits })
     }
 
     /// Steps 1 to 3 and 6: a reply that gives the weights away. For measuring, and for showing what the other steps are

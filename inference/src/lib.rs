@@ -88,7 +88,7 @@ pub use cbor::FormatError;
 #[cfg(feature = "client")]
 pub use client::{DecryptError, EncryptError, Prediction, Request, Session};
 pub use description::{Description, DescriptionError, Feature, Label, Link, MAX_FEATURES, MAX_LOGITS, MAX_WEIGHTS};
-pub use evaluator::{EvaluateError, Evaluator, Scratch};
+pub use evaluator::{Asked, EvaluateError, Evaluator, Scratch};
 #[cfg(feature = "import")]
 pub use import::{FeatureRange, ImportError, ImportOptions, ImportReport, Imported, SelfCheck, import};
 pub use limbs::{Digits, Limbs};

@@ -9,7 +9,7 @@ use sha2::{Digest, Sha256};
 
 use crate::binary::{Binary, Buffers, Factor};
 use crate::mask::Keystream;
-use crate::message::{self, HEADER_LEN, KEY_ID_LEN, MessageError};
+use crate::message::{self, KEY_ID_LEN, MessageError};
 use crate::parameters::ParameterSet;
 use crate::random::Noise;
 
@@ -21,11 +21,6 @@ impl KeyId {
     pub(crate) fn of(message: &[u8]) -> Self {
         let digest = Sha256::digest(message);
         Self(*digest.first_chunk().expect("a digest is longer"))
-    }
-
-    /// The public key that a request names, if the bytes are long enough to be a request.
-    pub fn of_request(request: &[u8]) -> Option<Self> {
-        request.get(HEADER_LEN..)?.first_chunk().copied().map(Self)
     }
 }
 

@@ -249,12 +249,13 @@ fn a_run_that_was_killed_goes_on() {
 async fn a_run_that_lost_its_connection_goes_on_and_counts_all_rows() {
     let desk = spawn_blocking(Desk::new).await.unwrap();
     let enclave = desk.world.enclave_address.strip_prefix("tcp:").unwrap().parse().unwrap();
-    let end = Tamper::Record(Place { request: 9, record: 0 }, Trick::End);
+    // A nonce, a question about the model, and two requests of four records each, which is what the parent can count.
+    let end = Tamper::Record(Place { request: 2 + 2 * 4, record: 0 }, Trick::End);
     let parent = Parent::start(enclave, end).await.unwrap().endpoint().unwrap().to_string();
     spawn_blocking(move || {
         // Some are moved to the edge, and some have labels that the model does not give.
         let rows = "5.1,3.5,1.4,99,setosa\n6,3,5,1.7,rose\n".repeat(20);
-        let input = desk.write("in.csv", table(3000) + &rows);
+        let input = desk.write("in.csv", table(18 * REQUEST) + &rows);
         let (whole, out, evidence) = (desk.path("whole.csv"), desk.path("out.csv"), desk.path("evidence"));
         let common = ["--in", &input, "--clip", "--labels", "species"];
         let arguments = |more: &[&str]| [&common, more].concat().iter().map(|s| (*s).to_owned()).collect::<Vec<_>>();

@@ -521,8 +521,9 @@ mod tests {
         let key = PublicKey::from_bytes(other.public_key()).unwrap();
         let refused = Evaluator::new(&bundle).evaluate(request.bytes(), &key, &mut Scratch::default());
         assert_eq!(refused, Err(crate::EvaluateError::Key));
-        assert_eq!(KeyId::of_request(request.bytes()), Some(KeyId::of(session.public_key())));
-        assert_ne!(KeyId::of_request(request.bytes()), Some(key.id()));
+        let named = Evaluator::new(&bundle).check(request.bytes()).unwrap().key;
+        assert_eq!(named, KeyId::of(session.public_key()));
+        assert_ne!(named, key.id());
     }
 
     #[test]
