@@ -17,11 +17,12 @@ mod signed;
 
 use std::{fs, path::PathBuf};
 
-use cloister_inference::{Bundle, Evaluator, Scratch, Session};
+use ciborium::Value;
+use cloister_inference::{Bundle, Evaluator, PublicKey, Scratch, Session};
 use signed::Enclave;
 
 fn main() {
-    let bundle = models::write();
+    let (bundle, larger_ring) = models::write();
     let enclave = Enclave::new(&bundle);
     let exchange = Exchange::new(&bundle, &[[5.1, 3.5, 1.4, 0.2]]);
     let other = Exchange::new(&bundle, &[[6.0, 3.0, 4.8, 1.8]]);
@@ -29,20 +30,23 @@ fn main() {
     policies::write(&enclave);
     documents::write(&enclave);
     signed::write(&enclave, &exchange, &other);
-    messages::write(&enclave, &bundle, &exchange, &other);
+    messages::write(&enclave, &bundle, &larger_ring, [&exchange, &other]);
 }
 
-/// The ciphertexts of a request and its answer.
+/// A client's public key, and the ciphertexts of its first request and the answer.
 struct Exchange {
+    key: Vec<u8>,
     request: Vec<u8>,
     reply: Vec<u8>,
 }
 
 impl Exchange {
     fn new(bundle: &Bundle, rows: &[[f64; 4]]) -> Self {
-        let request = Session::new(bundle.description()).encrypt(rows).expect("the rows are those of Iris");
-        let reply = Evaluator::new(bundle).evaluate(request.bytes(), &mut Scratch::default());
-        Self { request: request.bytes().to_vec(), reply: reply.expect("the request is for this model") }
+        let mut session = Session::new(bundle.description());
+        let request = session.encrypt(rows).expect("the rows are those of Iris").bytes().to_vec();
+        let key = PublicKey::from_bytes(session.public_key()).expect("a session makes public keys");
+        let reply = Evaluator::new(bundle).evaluate(&request, &key, &mut Scratch::default());
+        Self { key: session.public_key().to_vec(), request, reply: reply.expect("the request is for this model") }
     }
 }
 
@@ -84,4 +88,24 @@ fn replaced(bytes: &[u8], from: &[u8], to: &[u8]) -> Vec<u8> {
     let place = bytes.windows(from.len()).position(|window| window == from);
     let (before, rest) = bytes.split_at(place.unwrap_or_else(|| panic!("{} is not there", from.escape_ascii())));
     [before, to, &rest[from.len()..]].concat()
+}
+
+/// Deterministic CBOR with the value at `path` changed: keys of maps and numbers of arrays, with slashes between.
+fn set(bytes: &[u8], path: &str, value: impl Into<Value>) -> Vec<u8> {
+    let mut document: Value = ciborium::from_reader(bytes).expect("the document is CBOR");
+    *at(&mut document, path) = value.into();
+    let mut changed = vec![];
+    ciborium::into_writer(&document, &mut changed).expect("a Vec takes every byte");
+    changed
+}
+
+fn at<'a>(document: &'a mut Value, path: &str) -> &'a mut Value {
+    path.split('/').fold(document, |value, part| match value {
+        Value::Map(entries) => {
+            let entry = entries.iter_mut().find(|(key, _)| key.as_text() == Some(part));
+            &mut entry.unwrap_or_else(|| panic!("{path}: no {part}")).1
+        }
+        Value::Array(values) => &mut values[part.parse::<usize>().expect("arrays have numbers")],
+        _ => panic!("{path}: nothing is in {part}"),
+    })
 }

@@ -31,7 +31,7 @@ pub struct Parser {
 }
 
 /// All of them.
-pub const PARSERS: [Parser; 14] = [
+pub const PARSERS: [Parser; 15] = [
     Parser { name: "document", parse: attestation::document, under_miri: true },
     Parser { name: "certificate_names", parse: attestation::certificate_names, under_miri: false },
     Parser { name: "policy", parse: attestation::policy, under_miri: false },
@@ -41,6 +41,7 @@ pub const PARSERS: [Parser; 14] = [
     Parser { name: "receipt", parse: attestation::receipt, under_miri: false },
     Parser { name: "receipt_payload", parse: attestation::receipt_payload, under_miri: false },
     Parser { name: "evidence", parse: attestation::evidence, under_miri: true },
+    Parser { name: "public_key", parse: messages::public_key, under_miri: false },
     Parser { name: "request", parse: messages::request, under_miri: true },
     Parser { name: "reply", parse: messages::reply, under_miri: true },
     Parser { name: "description", parse: models::description, under_miri: true },

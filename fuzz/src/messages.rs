@@ -1,20 +1,44 @@
 //! What crosses an attested connection. The peer on the other side runs the right code, or somebody took it over.
 //!
-//! The bytes are a message's body after two of big-endian length, as the HTTP header `Inference-Header-Content-Length` would
-//! give it; `ff ff` is for a message without that header.
+//! The bytes of a request or a reply are a message's body after two of big-endian length, as the HTTP header
+//! `Inference-Header-Content-Length` would give it; `ff ff` is for a message without that header.
 
-use std::sync::LazyLock;
+use std::sync::{LazyLock, Mutex, PoisonError};
 
+use aws_lc_rs::digest;
 use cloister_attestation::Sha384;
-use cloister_inference::{DecryptError, Evaluator, Request, Scratch, Session};
-use cloister_wire::oip::{Framed, InferRequest, InferResponse, MessageError};
+use cloister_inference::{DecryptError, Evaluator, KeyId, Layout, PublicKey, Request, Scratch, Session};
+use cloister_wire::{
+    error::ErrorCode,
+    oip::{Framed, InferRequest, InferResponse, MessageError},
+};
 
 use crate::{
     Verdict, code, refused,
     world::{self, BUNDLE},
 };
 
-/// A request, on the enclave's side.
+/// A client's public key, on the enclave's side.
+///
+/// Whatever is accepted can be evaluated with: a request that names it is answered, if it is for the model's parameters.
+pub fn public_key(bytes: &[u8]) -> Verdict {
+    let key = PublicKey::from_bytes(bytes).map_err(|error| code!(error))?;
+    assert_eq!(bytes.len(), PublicKey::len(key.parameters()));
+
+    let mut request = FIRST.ciphertext.to_vec();
+    request[NAMED_KEY].copy_from_slice(&digest::digest(&digest::SHA256, bytes).as_ref()[..NAMED_KEY.len()]);
+    assert_eq!(KeyId::of_request(&request), Some(key.id()));
+    match EVALUATOR.evaluate(&request, &key, &mut Scratch::default()) {
+        Ok(reply) => assert_answers(&reply, &request),
+        Err(error) => assert!(key.parameters() != BUNDLE.parameters(), "{error}"),
+    }
+    Ok(())
+}
+
+/// Where a request names its public key: after its header.
+const NAMED_KEY: std::ops::Range<usize> = 9..25;
+
+/// A request, on the enclave's side, which is the first on its connection: its public key came with it or not at all.
 pub fn request(bytes: &[u8]) -> Verdict {
     let (header_length, body) = message(bytes);
     let request = InferRequest::parse(header_length, body).map_err(framing)?;
@@ -24,13 +48,34 @@ pub fn request(bytes: &[u8]) -> Verdict {
         return Ok(()); // The arithmetic takes minutes there.
     }
 
-    let reply = EVALUATOR.evaluate(request.ciphertext, &mut Scratch::default()).map_err(|error| code!(error))?;
-    let rows = u16::from_le_bytes([request.ciphertext[6], request.ciphertext[7]]);
-    assert_eq!(reply.len(), BUNDLE.reply_len(rows.into()));
+    let key = request.public_key.map(PublicKey::from_bytes).transpose().map_err(|error| code!(error))?;
+    let key = key.filter(|key| KeyId::of_request(request.ciphertext) == Some(key.id()));
+    let key = key.ok_or(ErrorCode::PublicKeyMissing.as_str())?;
+    let logits = EVALUATOR.check(request.ciphertext, &key).map_err(|error| code!(error))?;
+    assert_eq!(logits, rows_of(request.ciphertext) as u64 * BUNDLE.logits() as u64);
+    let reply = EVALUATOR.evaluate(request.ciphertext, &key, &mut Scratch::default());
+    assert_answers(&reply.expect("the request was checked"), request.ciphertext);
     Ok(())
 }
 
 static EVALUATOR: LazyLock<Evaluator> = LazyLock::new(|| Evaluator::new(&BUNDLE));
+
+/// The rows that a request's header states.
+fn rows_of(request: &[u8]) -> usize {
+    u16::from_le_bytes([request[7], request[8]]).into()
+}
+
+/// A reply repeats version, parameters, layout and rows, and has G·N mask coefficients and R·K outputs, b bits each.
+fn assert_answers(reply: &[u8], request: &[u8]) {
+    assert_eq!(&reply[..4], b"clrp");
+    assert_eq!(reply[4..9], request[4..9]);
+    let description = BUNDLE.description();
+    let Layout { outputs: kappa, .. } = description.layouts()[usize::from(request[6])];
+    let outputs = description.logits() * description.limbs().weights.count;
+    let coefficients = outputs.div_ceil(kappa) * description.parameters().polynomial_size().0
+        + rows_of(request) * description.limbs().features.count * outputs;
+    assert_eq!(reply.len(), 9 + (coefficients * description.scale().reply as usize).div_ceil(8));
+}
 
 /// A reply, on the client's side: its receipt, and what it decrypts to.
 ///
@@ -45,7 +90,8 @@ pub fn reply(bytes: &[u8]) -> Verdict {
         return Ok(());
     }
 
-    let decrypted = match CLIENT.0.decrypt(&CLIENT.1, reply.ciphertext) {
+    let (session, request) = &mut *CLIENT.lock().unwrap_or_else(PoisonError::into_inner);
+    let decrypted = match session.decrypt(request, reply.ciphertext) {
         Err(DecryptError::OutOfBound) => Ok(()),
         Ok(logits) => {
             assert!(logits.len() == 1 && logits[0].len() == BUNDLE.logits());
@@ -56,21 +102,22 @@ pub fn reply(bytes: &[u8]) -> Verdict {
     };
     let received = Sha384::of(reply.ciphertext);
     let (bundle, parameters) = (Sha384(BUNDLE.digest()), BUNDLE.parameters().name());
-    world::ENCLAVE.check_receipt(reply.receipt, *SENT, received, bundle, parameters).map_err(|error| code!(error))?;
+    let sent = Sha384::of(FIRST.ciphertext);
+    world::ENCLAVE.check_receipt(reply.receipt, sent, received, bundle, parameters).map_err(|error| code!(error))?;
     decrypted
 }
 
 /// A session that waits for the reply to a request of one row.
-static CLIENT: LazyLock<(Session, Request)> = LazyLock::new(|| {
+static CLIENT: LazyLock<Mutex<(Session, Request)>> = LazyLock::new(|| {
     let mut session = Session::new(BUNDLE.description());
     let request = session.encrypt(&[[5.1, 3.5, 1.4, 0.2]]).expect("the row is one of Iris");
-    (session, request)
+    Mutex::new((session, request))
 });
 
 /// The request for which the receipts in the seeds are.
-static SENT: LazyLock<Sha384> = LazyLock::new(|| {
+static FIRST: LazyLock<InferRequest> = LazyLock::new(|| {
     let (header_length, body) = message(include_bytes!("../corpus/request/valid-iris"));
-    Sha384::of(InferRequest::parse(header_length, body).expect("the seed is a request").ciphertext)
+    InferRequest::parse(header_length, body).expect("the seed is a request")
 });
 
 /// The length of the JSON header, and the body.

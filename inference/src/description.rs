@@ -349,16 +349,15 @@ impl Fields {
         }
         let Scale { features, weights, reply, shift, flood } = self.scale;
         let Limbs { weights: weight_limbs, features: feature_limbs } = self.limbs;
-        let limbs_are_sane = weight_limbs.is_sane()
-            && feature_limbs.is_sane()
-            && (self.scale.is_exact() || self.limbs == Limbs::WHOLE)
-            && self.largest_logit_bits() < 127;
         let scale_is_sane = (1..=MAX_FEATURE_BITS).contains(&features)
             && WEIGHT_BITS.contains(&weights)
             && (1..=MAX_BITS).contains(&reply)
             && shift.max(flood) <= MAX_SHIFT
             && LOGIT_BITS.contains(&self.scale.logit_bits())
-            && limbs_are_sane;
+            && weight_limbs.is_sane()
+            && feature_limbs.is_sane()
+            && (self.scale.is_exact() || self.limbs == Limbs::WHOLE)
+            && self.largest_logit_bits() < 127;
         if !scale_is_sane {
             return Err(DescriptionError::Scale(self.scale));
         }
@@ -371,7 +370,8 @@ impl Fields {
         Ok(())
     }
 
-    /// The bits of the largest integer that publishing meets: a recombined logit times 10^k.
+    /// The bits of the largest integer that publishing meets: a recombined logit times 10^k, of digits and a shift that
+    /// are sane by themselves.
     fn largest_logit_bits(&self) -> u32 {
         let limbs = self.limbs.weights.count * self.limbs.features.count;
         let summed = self.limbs.last_place().saturating_add(limbs.ilog2() + 1);
@@ -760,6 +760,8 @@ pub(crate) mod tests {
         assert_eq!(code(|f| f.scale.weights = i32::MAX), "scale");
         assert_eq!(code(|f| f.scale.reply = 0), "scale");
         assert_eq!(code(|f| f.scale.shift = 63), "scale");
+        assert_eq!(code(|f| f.scale.shift = 65), "scale");
+        assert_eq!(code(|f| f.scale.shift = u32::MAX), "scale");
         assert_eq!(code(|f| f.scale.flood = u32::MAX), "scale");
         assert_eq!(code(|f| f.limbs.weights.count = 2), "scale");
         assert_eq!(code(|f| f.limbs.features.count = usize::MAX), "scale");

@@ -1,42 +1,96 @@
-//! Requests and replies.
+//! Public keys, requests and replies.
 
-use cloister_inference::Bundle;
+use cloister_inference::{Bundle, Session};
 use cloister_wire::oip::{Framed, InferRequest, InferResponse};
 
-use crate::{Corpus, Exchange, signed::Enclave};
+use crate::{Corpus, Exchange, replaced, signed::Enclave};
 
-pub(crate) fn write(enclave: &Enclave, bundle: &Bundle, exchange: &Exchange, other: &Exchange) {
-    requests(bundle, exchange);
-    replies(enclave, exchange, other);
+pub(crate) fn write(enclave: &Enclave, bundle: &Bundle, larger_ring: &Bundle, [exchange, other]: [&Exchange; 2]) {
+    let larger_key = Session::new(larger_ring.description()).public_key().to_vec();
+    public_keys(&exchange.key, &larger_key);
+    requests(bundle, exchange, other, &larger_key);
+    replies(enclave, bundle, exchange, other);
 }
 
-fn requests(bundle: &Bundle, Exchange { request, .. }: &Exchange) {
-    let corpus = Corpus::new("request");
-    let sent = |ciphertext: &[u8]| message(&InferRequest { id: Some("r-1"), ciphertext }.to_framed());
-    corpus.valid("iris", sent(request));
-    corpus.valid("no-id", message(&InferRequest { id: None, ciphertext: request }.to_framed()));
-    let rows = vec![[5.1, 3.5, 1.4, 0.2]; 40];
-    corpus.valid("many-rows", sent(&Exchange::new(bundle, &rows).request));
+fn public_keys(key: &[u8], larger_key: &[u8]) {
+    let corpus = Corpus::new("public_key");
+    corpus.valid("n2048-tuniform17", key);
+    corpus.valid("n4096-tuniform3", larger_key);
+    corpus.valid("all-ones", [&key[..9], &vec![0xff; key.len() - 9]].concat());
+    corpus.refused("message_too_short-empty", []);
+    corpus.refused("message_too_short", &key[..8]);
+    for (code, place) in HEADER {
+        let mut changed = key[..9].to_vec();
+        changed[place] ^= 0x40;
+        corpus.refused(code, changed);
+    }
+    corpus.refused("message_length-header-alone", &key[..9]);
+    corpus.refused("message_length-truncated", &key[..key.len() - 1]);
+    corpus.refused("message_length-of-the-other-ring", [&larger_key[..9], &key[9..]].concat());
+}
 
-    for (code, place) in [("message_magic", 0), ("message_version", 4), ("message_parameters", 5), ("message_rows", 7)]
-    {
+/// Where a byte of the header is looked at, and the code if it is another.
+const HEADER: [(&str, usize); 5] = [
+    ("message_magic", 0),
+    ("message_version", 4),
+    ("message_parameters", 5),
+    ("message_layout", 6),
+    ("message_rows", 8),
+];
+
+fn requests(bundle: &Bundle, exchange: &Exchange, other: &Exchange, larger_key: &[u8]) {
+    let corpus = Corpus::new("request");
+    let Exchange { key, request, .. } = exchange;
+    let with = |key: &[u8], ciphertext: &[u8]| {
+        message(&InferRequest { id: Some("r-1"), public_key: Some(key), ciphertext }.to_framed())
+    };
+    let sent = |ciphertext: &[u8]| with(key, ciphertext);
+    let whole = sent(request);
+    corpus.valid("iris", &whole);
+    let unnamed = InferRequest { id: None, public_key: Some(key), ciphertext: request };
+    corpus.valid("no-id", message(&unnamed.to_framed()));
+    for (name, rows) in [("many-rows", 40), ("full", bundle.rows_per_request())] {
+        let exchange = Exchange::new(bundle, &vec![[5.1, 3.5, 1.4, 0.2]; rows]);
+        corpus.valid(name, with(&exchange.key, &exchange.request));
+    }
+
+    // The key may have come before: the first request of a connection needs it.
+    let without = InferRequest { id: Some("r-1"), public_key: None, ciphertext: request };
+    corpus.refused("public_key_missing-not-sent", message(&without.to_framed()));
+    corpus.refused("public_key_missing-another-sent", with(&other.key, request));
+    corpus.refused("public_key_missing-none-named", sent(&request[..24]));
+    corpus.refused("public_key-other-parameters", with(larger_key, &naming(larger_key, request)));
+
+    for (code, place) in HEADER {
         let mut changed = request.clone();
         changed[place] ^= 0x40;
         corpus.refused(code, sent(&changed));
+        let mut changed = key.clone();
+        changed[place] ^= 0x40;
+        corpus.refused(&format!("{code}-of-the-key"), with(&changed, request));
     }
-    corpus.refused("message_too_short", sent(&request[..7]));
+    corpus.refused("message_too_short-key", with(&key[..8], request));
+    corpus.refused("message_length-key", with(&key[..key.len() - 1], request));
     corpus.refused("message_length", sent(&request[..request.len() - 1]));
-    let whole = sent(request);
     corpus.refused("bad_request-empty", []);
     corpus.refused("bad_request-truncated", &whole[..whole.len() - 1]);
     corpus.refused("bad_request-trailing-byte", [&whole[..], &[0]].concat());
     corpus.refused("bad_request-no-header-length", [&[0xff, 0xff], &whole[2..]].concat());
     corpus.refused("bad_request-long-header", [&[0x7f, 0xff][..], &vec![b' '; 0x7fff]].concat());
+    corpus.refused("bad_request-other-order", replaced(&whole, b"public_key", b"ciphertext"));
     let plain = br#"{"inputs":[{"name":"X","datatype":"FP32","shape":[1,4],"data":[5.1,3.5,1.4,0.2]}]}"#;
     corpus.refused("plaintext_refused", [&[0xff, 0xff], &plain[..]].concat());
+    let beside = replaced(&whole, br#""ciphertext","datatype":"BYTES""#, br#""ciphertext","datatype":"INT64""#);
+    corpus.refused("plaintext_refused-beside-a-key", beside);
 }
 
-fn replies(enclave: &Enclave, exchange: &Exchange, other: &Exchange) {
+/// The request, as if it had been encrypted under that key.
+fn naming(key: &[u8], request: &[u8]) -> Vec<u8> {
+    let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, key);
+    [&request[..9], &digest.as_ref()[..16], &request[25..]].concat()
+}
+
+fn replies(enclave: &Enclave, bundle: &Bundle, exchange: &Exchange, other: &Exchange) {
     let corpus = Corpus::new("reply");
     let answer = |ciphertext: &[u8], receipt: &[u8]| {
         let answer = InferResponse { model_name: "iris", model_version: "1.0", id: None, ciphertext, receipt };
@@ -53,12 +107,19 @@ fn replies(enclave: &Enclave, exchange: &Exchange, other: &Exchange) {
     corpus.refused("request_mismatch", answer(&other.reply, &enclave.sign(&enclave.receipt(other))));
 
     let vouched = |ciphertext: &[u8]| {
-        let Exchange { request, .. } = exchange;
-        let exchange = Exchange { request: request.clone(), reply: ciphertext.to_vec() };
+        let Exchange { key, request, .. } = exchange;
+        let exchange = Exchange { key: key.clone(), request: request.clone(), reply: ciphertext.to_vec() };
         answer(ciphertext, &enclave.sign(&enclave.receipt(&exchange)))
     };
     corpus.refused("message_length", vouched(&exchange.reply[..exchange.reply.len() - 1]));
     corpus.refused("message_magic", vouched(&exchange.request));
+    for (code, place) in HEADER.into_iter().skip(1) {
+        let mut changed = exchange.reply.clone();
+        changed[place] ^= 0x40;
+        corpus.refused(code, vouched(&changed));
+    }
+    let rows = Exchange::new(bundle, &[[5.1, 3.5, 1.4, 0.2]; 2]);
+    corpus.refused("reply_to_another_request", vouched(&rows.reply));
 }
 
 /// The length of the JSON header in two big-endian bytes, and the body.
