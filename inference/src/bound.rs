@@ -17,7 +17,6 @@ use crate::description::Feature;
 use crate::limbs::Digits;
 use crate::packing::{Packing, Shape};
 use crate::parameters::ParameterSet;
-use crate::public_key::rerandomisation_error;
 
 /// The scales of a quantised model, all powers of two and given by their exponents.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -83,8 +82,8 @@ impl IntegerModel {
 /// Sums over the weights' digits that all bounds are made of.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Norms {
-    /// ‖ω‖₁ of each output.
-    outputs: Vec<u128>,
+    /// ‖ω‖₁ and ‖ω‖₂² of each output.
+    outputs: Vec<(u128, u128)>,
     /// P: the largest output within the declared ranges.
     largest: u128,
 }
@@ -99,7 +98,8 @@ impl Norms {
             .collect();
         let mut norms = Self { outputs: vec![], largest: 0 };
         for (index, output) in model.outputs(shape.limbs.weights).enumerate() {
-            norms.outputs.push(output.iter().map(|digit| u128::from(digit.unsigned_abs())).sum());
+            let sizes = || output.iter().map(|digit| u128::from(digit.unsigned_abs()));
+            norms.outputs.push((sizes().sum(), sizes().map(|size| size * size).fold(0, u128::saturating_add)));
             for (limb, digits) in digits.iter().enumerate() {
                 let products = output.iter().zip(digits).map(|(&w, &x)| u128::from(w.unsigned_abs()) * u128::from(x));
                 let bias = model.biases[index / weights][limb * weights + index % weights];
@@ -111,12 +111,26 @@ impl Norms {
 
     /// The most that the client's noise and its roundings move an output, in any layout: every output adds up encryptions
     /// under every weight of its group.
-    pub(crate) fn noise(&self, packings: &[Packing]) -> u128 {
-        let of_group = |packing: &Packing, group| self.outputs[packing.outputs_of(group)].iter().sum::<u128>();
-        let groups =
-            packings.iter().flat_map(|packing| (0..packing.groups()).map(move |group| of_group(packing, group)));
-        let parameters = packings.first().map_or(0, |packing| packing.shape.parameters.body_error());
-        groups.max().unwrap_or(0) * u128::from(parameters)
+    fn noise(&self, packings: &[Packing]) -> u128 {
+        let parameters = packings[0].shape.parameters;
+        self.groups(packings).map(|(one, _)| one).max().unwrap_or(0) * u128::from(parameters.body_error())
+    }
+
+    /// By how much an output is moved in the mean, at most: by independent noise of variance V under every weight, √V·‖ω‖₂,
+    /// since no mean of absolute values exceeds the root of that of squares; and by roundings, at worst.
+    fn mean_noise(&self, packings: &[Packing]) -> f64 {
+        let parameters = packings[0].shape.parameters;
+        let rounding = (parameters.body_error() - parameters.largest_noise()) as f64;
+        let of_group =
+            |(one, two): (u128, u128)| (parameters.noise_variance() * two as f64).sqrt() + rounding * one as f64;
+        self.groups(packings).map(of_group).fold(0.0, f64::max)
+    }
+
+    /// ‖ω‖₁ and ‖ω‖₂² of all groups of all layouts.
+    fn groups(&self, packings: &[Packing]) -> impl Iterator<Item = (u128, u128)> {
+        let add = |(one, two): (u128, u128), other: &(u128, u128)| (one + other.0, two.saturating_add(other.1));
+        let of_group = move |packing: &Packing, group| self.outputs[packing.outputs_of(group)].iter().fold((0, 0), add);
+        packings.iter().flat_map(move |packing| (0..packing.groups()).map(move |group| of_group(packing, group)))
     }
 
     /// P.
@@ -126,12 +140,14 @@ impl Norms {
 }
 
 /// What moves a decrypted output away from L·2^δ, each term the most that it can be.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Noise {
     /// ‖ω‖₁·(2^t + rounding): the client's own, through the weights.
     pub(crate) encryption: u128,
-    /// N·(2^t + rounding) + (N + 1)·2^t, of the encryption of zero that is added.
+    /// (2N + 1)·2^t, of the encryption of zero that is added: e′·u − e₁·S + e₂.
     pub(crate) rerandomisation: u128,
+    /// What the first two are at most in the mean, over honestly drawn noise.
+    pub(crate) mean: f64,
     /// 2^φ.
     pub(crate) flood: u128,
     /// (N + 1)·2^(63−b): the reply's roundings of the mask, which a binary secret can add up N times, and of the output.
@@ -141,16 +157,18 @@ pub(crate) struct Noise {
 impl Noise {
     pub(crate) fn new(norms: &Norms, scale: Scale, packings: &[Packing]) -> Self {
         let parameters = packings[0].shape.parameters;
+        let samples = 2 * parameters.degree() + 1;
         Self {
             encryption: norms.noise(packings),
-            rerandomisation: rerandomisation_error(parameters),
+            rerandomisation: samples as u128 * u128::from(parameters.largest_noise()),
+            mean: norms.mean_noise(packings) + (samples as f64 * parameters.noise_variance()).sqrt(),
             flood: 1 << scale.flood,
             switch: switch_error(scale.reply, parameters),
         }
     }
 
     pub(crate) fn total(&self) -> u128 {
-        let Self { encryption, rerandomisation, flood, switch } = *self;
+        let Self { encryption, rerandomisation, flood, switch, mean: _ } = *self;
         encryption + rerandomisation + flood + switch
     }
 
@@ -164,12 +182,16 @@ impl Noise {
         }
     }
 
-    /// The statistical distance between a row's outputs and what can be made of its integer logits alone:
-    /// n·(what depends on the weights)/(2·2^φ), for the n outputs of a row.
+    /// The statistical distance between a row's outputs as they are flooded, and the same flood around its integer logits
+    /// alone, for a client whose noise is drawn as the protocol says.
+    ///
+    /// A uniform variable on 2·2^φ integers and the same one moved by z are |z|/(2·2^φ) apart, and mixtures of them the mean
+    /// of that; n outputs are at most n times as far. z is what the weights make of the client's noise, and e′·u − e₁·S + e₂:
+    /// only once the latter is flooded, too, nothing is left of u and e₁ but the reply's mask, a′·u + e₁ + W·a, which then
+    /// is pseudorandom by the hardness of RLWE.
     pub(crate) fn distance(&self, shape: &Shape) -> f64 {
         let outputs = shape.outputs() * shape.limbs.features.count;
-        let moved = self.encryption + self.rerandomisation;
-        outputs as f64 * moved as f64 / (2.0 * self.flood as f64)
+        outputs as f64 * self.mean / (2.0 * self.flood as f64)
     }
 }
 
@@ -349,15 +371,17 @@ mod tests {
         assert_eq!(ledger.feature_quantisation, 4.0 * unit);
         assert_eq!(ledger.weight_quantisation, 1.0 / 16.0 + unit / 2.0);
         assert_eq!(noise.encryption, 15 * body);
-        assert_eq!(noise.rerandomisation, 2048 * body + (2049 << 17));
+        assert_eq!(noise.rerandomisation, 4097 << 17);
         assert_eq!(ledger.encryption_noise, (noise.encryption + noise.rerandomisation) as f64 * unit);
         assert_eq!(ledger.flooding, f64::from(1 << 20) * unit);
         assert_eq!(ledger.modulus_switch, 2049.0 * (1u64 << 33) as f64 * unit);
         assert_eq!((ledger.export, ledger.arithmetic, ledger.publication), (0.25, 0.125, 0.05));
         assert_eq!(norms.largest(), 7 * 1024 + (1 << 20));
         assert_eq!(noise.limit(norms.largest(), scale), Ok(7 * 1024 + (1 << 20) + noise.total() as u64));
-        let moved = (noise.encryption + noise.rerandomisation) as f64;
-        assert_eq!(noise.distance(&shape), 2.0 * moved / f64::from(1 << 21));
+        // Four weights in one group: 15 and 83 are their sums of sizes and squares.
+        let variance = ((1u64 << 35) + 1) as f64 / 6.0;
+        let mean = (83.0 * variance).sqrt() + 15.0 * f64::from(1 << 15) + (4097.0 * variance).sqrt();
+        assert!((noise.distance(&shape) / (2.0 * mean / f64::from(1 << 21)) - 1.0).abs() < 1e-12);
     }
 
     #[test]

@@ -1,14 +1,15 @@
 //! The messages of an evaluation, little-endian, of a size that follows from their header.
 //!
 //! ```text
-//! public key  header | seed of the mask (32 bytes) | N bodies
+//! public key  header | seed of the mask (32 bytes) | N bodies (8 bytes each)
 //! request     header | digest of the public key (16) | seed of the masks (32) | bodies, block by block
 //! reply       header | G·N mask coefficients and R·K outputs (b bits each)
 //! header      magic, "clpk", "clrq" or "clrp" (4 bytes) | v = 1 (1) | parameter set (1) | layout (1) | rows (2)
 //! ```
 //!
 //! The layout is its number in the model's description; a public key has neither layout nor rows, and zeros there. Bodies
-//! are a block's window in its order, −(κ−1) mod N first, each the leading 48 bits (64 in the larger ring), rounded. The
+//! are a block's window in its order, −(κ−1) mod N first, each the leading 48 bits (64 in the larger ring), rounded; those of a
+//! public key are whole, since its roundings would be more than all its noise. The
 //! mask of block J is the J-th polynomial of the seed's keystream. Masks and outputs of a reply are the leading b bits,
 //! rounded, packed lowest bit first, output by output for each row; the last byte is filled with zeros. The digest is the
 //! first 16 bytes of SHA-256 over the public key's message.
@@ -230,7 +231,7 @@ pub(crate) fn public_key(bytes: &[u8], set: ParameterSet) -> Result<(&[u8; SEED_
 
 /// The exact length of a public key.
 pub(crate) fn public_key_len(set: ParameterSet) -> usize {
-    HEADER_LEN + SEED_LEN + set.degree() * set.body_len()
+    HEADER_LEN + SEED_LEN + set.degree() * size_of::<u64>()
 }
 
 /// The parameter set that a public key says to be of, if that is one.

@@ -90,6 +90,12 @@ impl ParameterSet {
         1 << self.noise().bound_log2()
     }
 
+    /// The variance of an encryption's noise: (2^(2t+1) + 1)/6 (tfhe-rs, `TUniform`).
+    pub(crate) fn noise_variance(self) -> f64 {
+        let largest = self.largest_noise() as f64;
+        (2.0 * largest * largest + 1.0) / 6.0
+    }
+
     /// The most that one transmitted body coefficient differs from a·S + m: its noise, plus half of what is left out.
     pub(crate) const fn body_error(self) -> u64 {
         self.largest_noise() + (1 << (64 - 8 * self.body_len())) / 2

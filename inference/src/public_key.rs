@@ -39,7 +39,7 @@ impl PublicKey {
         let (seed, bodies) = message::public_key(bytes, parameters)?;
         let mask = Factor::new(parameters, |mask| Keystream::new(seed).fill(mask));
         let body = Factor::new(parameters, |body| {
-            body.iter_mut().zip(message::read_bodies(bodies, parameters)).for_each(|(to, from)| *to = from);
+            body.iter_mut().zip(bodies.as_chunks().0).for_each(|(to, from)| *to = u64::from_le_bytes(*from));
         });
         let (mask, body) = (mask.into_transform(parameters), body.transformed(parameters));
         Ok(Self { id: KeyId::of(bytes), parameters, mask, body })
@@ -81,10 +81,4 @@ impl std::fmt::Debug for PublicKey {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("PublicKey").field("id", &self.id).field("parameters", &self.parameters).finish_non_exhaustive()
     }
-}
-
-/// The most that a re-randomisation moves an output: |e′·u − e₁·S + e₂| ≤ N·|e′| + (N + 1)·2^t.
-pub(crate) fn rerandomisation_error(parameters: ParameterSet) -> u128 {
-    let degree = parameters.degree() as u128;
-    degree * u128::from(parameters.body_error()) + (degree + 1) * u128::from(parameters.largest_noise())
 }

@@ -5,7 +5,9 @@ use std::path::{Path, PathBuf};
 use clap::{Args, Subcommand};
 use cloister_attestation::Sha384;
 use cloister_client::Table;
-use cloister_inference::{Bundle, FeatureRange, ImportError, ImportOptions, PublicKey, SelfCheck, import};
+use cloister_inference::{
+    Bundle, Description, FeatureRange, ImportError, ImportOptions, Link, PublicKey, SelfCheck, Step, import,
+};
 use serde_json::{Value, json};
 
 use super::{
@@ -24,12 +26,13 @@ pub(crate) enum Model {
 #[derive(Debug, Args)]
 #[command(after_help = IMPORT_EXAMPLES)]
 pub(crate) struct Import {
-    /// What skl2onnx writes for StandardScaler + LogisticRegression
+    /// What skl2onnx writes for a linear model of scikit-learn, with scalers and the like in front
     onnx: PathBuf,
     /// The bundle to write, in place of what is there; by convention NAME.cloister
     #[arg(long, value_name = "FILE")]
     out: PathBuf,
-    /// Largest distance of a decrypted logit from the model's own, proved
+    /// Largest distance of a decrypted logit from the model's own, proved: 1 down to 1e-9. Below about 1e-5, export in
+    /// float64 (DoubleTensorType)
     #[arg(long, value_name = "E", default_value_t = 1e-3)]
     precision: f64,
     /// How much the noise of replies may tell of the model beside its logits, for each row: a probability such as 2^-30
@@ -45,7 +48,8 @@ pub(crate) struct Import {
     #[arg(long, value_name = "COLUMN=STEP", value_parser = grid, requires = "ranges")]
     grid: Vec<(String, f64)>,
     /// CSV file whose numeric columns, in the order of the training columns, name the features and give their ranges
-    /// (widened by 10 % of the span on each side); without it, 8 standard deviations around the scaler's means
+    /// (widened by 10 % of the span on each side); without it, what the first scaler says: 8 standard deviations around
+    /// the mean, or the least and greatest value
     #[arg(long, value_name = "DATA.csv")]
     ranges: Option<PathBuf>,
     /// Name that clients ask for; by default the bundle's file name without extension
@@ -67,7 +71,8 @@ pub(crate) struct Inspect {
 const IMPORT_EXAMPLES: &str = "\
 Examples:
   cloister model import iris.onnx --out iris.cloister
-  cloister model import iris.onnx --out iris.cloister --ranges iris.csv --precision 1e-4";
+  cloister model import iris.onnx --out iris.cloister --ranges iris.csv --precision 1e-4
+  cloister model import iris.onnx --out iris.cloister --ranges iris.csv --model-privacy 2^-20 --budget 100000";
 
 const INSPECT_EXAMPLES: &str = "\
 Examples:
@@ -182,17 +187,22 @@ fn show(bundle: &Bundle, output: &mut Output) {
     output.set("parameters", description.parameters().name());
     output.line(format!("{} {}\n{digest}", foreign(bundle.name()), foreign(bundle.version())));
 
-    output.line("features (rows outside these ranges are refused):");
-    let mut features: Vec<Value> = Vec::new();
-    for feature in description.features() {
-        output.line(format!("  {:<24} {} to {}", foreign(&feature.name), short(feature.low), short(feature.high)));
-        features.push(json!({"name": feature.name, "low": feature.low, "high": feature.high}));
-    }
-    output.set("features", features);
+    show_features(description, output);
     let labels: Vec<String> = description.labels().iter().map(ToString::to_string).collect();
     let named: Vec<String> = labels.iter().map(|label| foreign(label)).collect();
-    output.line(format!("labels: {}", named.join(", ")));
+    output.line(match description.labels() {
+        [] => format!("a regression of {} values", description.logits()),
+        _ => format!("labels: {}", named.join(", ")),
+    });
     output.set("labels", labels);
+    output.set("link", format!("{:?}", description.link()).to_lowercase());
+    output.line(match description.link() {
+        Link::Identity => "link: none, logits are what the model gives",
+        Link::Softmax => "link: the client makes probabilities of logits by softmax",
+        Link::Sigmoid => "link: the client makes a probability of the logit by the logistic function",
+        Link::OneVsRest => "link: the client makes probabilities of logits by the logistic function, over their sum",
+        _ => "link: the client takes the exponential of logits",
+    });
 
     output.line(format!(
         "bound: every published logit is within {:.3e} of the model's, with certainty, and has {} decimals",
@@ -208,6 +218,35 @@ fn show(bundle: &Bundle, output: &mut Output) {
     show_costs(bundle, output);
 }
 
+/// Names and ranges, as many as a person reads, and what a client does to values before it encrypts them.
+fn show_features(description: &Description, output: &mut Output) {
+    output.line("features (rows outside these ranges are refused):");
+    for feature in description.features().iter().take(MOST_FEATURES) {
+        let grid = feature.step.map(|step| format!(" in steps of {}", short(step))).unwrap_or_default();
+        output.line(format!(
+            "  {:<24} {} to {}{grid}",
+            foreign(&feature.name),
+            short(feature.low),
+            short(feature.high)
+        ));
+    }
+    if let Some(more) = description.features().len().checked_sub(MOST_FEATURES).filter(|more| *more > 0) {
+        output.line(format!("  and {more} more, which --json lists"));
+    }
+    let features = description.features().iter();
+    let all = features.map(|f| json!({"name": f.name, "low": f.low, "high": f.high, "step": f.step}));
+    output.set("features", all.collect::<Value>());
+    for step in description.steps() {
+        output.line(match step {
+            Step::Impute { .. } => "the client fills missing values in before it encrypts, with public numbers",
+            Step::Scale { .. } => "the client scales values before it encrypts, by public numbers",
+            _ => "the client divides each row by its norm before it encrypts; ranges are those of the shares",
+        });
+    }
+}
+
+const MOST_FEATURES: usize = 40;
+
 /// What the arithmetic is, and what it costs and gives away.
 fn show_costs(bundle: &Bundle, output: &mut Output) {
     let (description, rows) = (bundle.description(), bundle.rows_per_request());
@@ -221,9 +260,9 @@ fn show_costs(bundle: &Bundle, output: &mut Output) {
     };
     output.line(format!("arithmetic: {}, {mode}", description.parameters()));
     output.set("exact", scale.is_exact());
-    for rows in [1, rows] {
+    for (what, rows) in [("one row".to_owned(), 1), (format!("{rows} rows in one request, the most"), rows)] {
         let (up, down) = (description.request_len(rows), description.reply_len(rows));
-        output.line(format!("{rows} rows in one request: {up} bytes up, {down} down; no evaluation key"));
+        output.line(format!("{what}: {up} bytes up, {down} down; no evaluation key"));
     }
     output.set("request_bytes", description.request_len(1));
     output.set("reply_bytes", description.reply_len(1));
@@ -235,7 +274,7 @@ fn show_costs(bundle: &Bundle, output: &mut Output) {
     output.line(match distance {
         1.0.. => "model privacy: none; the noise of replies may give the weights away".to_owned(),
         _ => format!(
-            "model privacy: beside its logits, a row's reply tells of the weights at most 2^{:.1} (statistical distance, to \
+            "model privacy: beside its logits, a row's reply tells of the weights at most 2^{:.1} (statistical distance, for \
              clients that follow the protocol)",
             distance.log2()
         ),

@@ -89,7 +89,7 @@ impl Session {
         self.noise.add_t_uniform(parameters.noise(), &mut body);
         let mut bytes = message::header(MessageKind::PublicKey, parameters, 0, 0).to_vec();
         bytes.extend(seed);
-        message::write_bodies(&body, parameters, &mut bytes);
+        bytes.extend(body.iter().flat_map(|body| body.to_le_bytes()));
         bytes
     }
 
@@ -457,7 +457,7 @@ mod tests {
         let (seed, bodies) = message::public_key(session.public_key(), set).unwrap();
         let mut words = vec![0; set.degree()];
         Keystream::new(seed).fill(&mut words);
-        words.extend(message::read_bodies(bodies, set));
+        words.extend(bodies.as_chunks().0.iter().map(|body| u64::from_le_bytes(*body)));
         assert_noise(set, &decrypt_with_tfhe(&session, &to_tfhe(set, words)));
     }
 

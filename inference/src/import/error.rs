@@ -125,8 +125,8 @@ pub enum ImportError {
         distance: f64,
     },
     /// No plan hides the model so well.
-    #[error("no plan keeps replies within {asked:e} of what logits alone say{}", match reachable {
-        Some(distance) => format!("; the least for this model, ranges and precision is {distance:e}"),
+    #[error("no plan keeps replies within 2^{:.1} of what logits alone say{}", asked.log2(), match reachable {
+        Some(distance) => format!("; the least for this model, ranges and precision is 2^{}", distance.log2()),
         None => "; this model, ranges and precision allow none".into(),
     })]
     Distance {
@@ -200,7 +200,10 @@ impl ImportError {
             Self::NoPrecision { .. } => "ask for a positive number such as 0.001".into(),
             Self::NoDistance { .. } => "ask for a number between 0 and 1, such as 2^-30".into(),
             Self::Distance { reachable: Some(distance), .. } => {
-                format!("ask for {distance:e}, for a coarser precision, or declare narrower ranges by giving data")
+                format!(
+                    "ask for 2^{}, for a coarser precision, or declare narrower ranges by giving data",
+                    distance.log2()
+                )
             }
             Self::Distance { reachable: None, .. } => "ask for a coarser precision, or declare narrower ranges".into(),
             Self::Precision { export, asked, .. } if export > asked => {

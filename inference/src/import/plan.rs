@@ -62,7 +62,7 @@ fn refusal(folded: &FoldedModel, features: &[Feature], wish: Wish) -> ImportErro
     let found = |wish| Planner { folded, features, wish }.best().is_some();
     let without = Wish { distance: None, ..wish };
     if let Some(distance) = wish.distance.filter(|_| found(without)) {
-        let steps = (1..40).map(|bits| power_of_two(-bits)).take_while(|&step| step > distance);
+        let steps = (1..64).map(|bits| power_of_two(-bits)).take_while(|&step| step > distance);
         let reachable =
             steps.collect::<Vec<_>>().into_iter().rev().find(|&step| found(Wish { distance: Some(step), ..wish }));
         return ImportError::Distance { asked: distance, reachable };
