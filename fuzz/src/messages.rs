@@ -7,7 +7,7 @@ use std::sync::{LazyLock, Mutex, PoisonError};
 
 use aws_lc_rs::digest;
 use cloister_attestation::Sha384;
-use cloister_inference::{DecryptError, Evaluator, KeyId, Layout, PublicKey, Request, Scratch, Session};
+use cloister_inference::{DecryptError, EvaluateError, Evaluator, Layout, PublicKey, Request, Scratch, Session};
 use cloister_wire::{
     error::ErrorCode,
     oip::{Framed, InferRequest, InferResponse, MessageError},
@@ -27,7 +27,7 @@ pub fn public_key(bytes: &[u8]) -> Verdict {
 
     let mut request = FIRST.ciphertext.to_vec();
     request[NAMED_KEY].copy_from_slice(&digest::digest(&digest::SHA256, bytes).as_ref()[..NAMED_KEY.len()]);
-    assert_eq!(KeyId::of_request(&request), Some(key.id()));
+    assert_eq!(EVALUATOR.check(&request).map(|asked| asked.key), Ok(key.id()));
     match EVALUATOR.evaluate(&request, &key, &mut Scratch::default()) {
         Ok(reply) => assert_answers(&reply, &request),
         Err(error) => assert!(key.parameters() != BUNDLE.parameters(), "{error}"),
@@ -48,11 +48,14 @@ pub fn request(bytes: &[u8]) -> Verdict {
         return Ok(()); // The arithmetic takes minutes there.
     }
 
+    let asked = EVALUATOR.check(request.ciphertext).map_err(|error| code!(error))?;
     let key = request.public_key.map(PublicKey::from_bytes).transpose().map_err(|error| code!(error))?;
-    let key = key.filter(|key| KeyId::of_request(request.ciphertext) == Some(key.id()));
+    let key = key.filter(|key| key.id() == asked.key);
     let key = key.ok_or(ErrorCode::PublicKeyMissing.as_str())?;
-    let logits = EVALUATOR.check(request.ciphertext, &key).map_err(|error| code!(error))?;
-    assert_eq!(logits, rows_of(request.ciphertext) as u64 * BUNDLE.logits() as u64);
+    if key.parameters() != BUNDLE.parameters() {
+        return Err(EvaluateError::Key.code());
+    }
+    assert_eq!(asked.logits, rows_of(request.ciphertext) as u64 * BUNDLE.logits() as u64);
     let reply = EVALUATOR.evaluate(request.ciphertext, &key, &mut Scratch::default());
     assert_answers(&reply.expect("the request was checked"), request.ciphertext);
     Ok(())

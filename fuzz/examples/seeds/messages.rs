@@ -58,7 +58,7 @@ fn requests(bundle: &Bundle, exchange: &Exchange, other: &Exchange, larger_key: 
     let without = InferRequest { id: Some("r-1"), public_key: None, ciphertext: request };
     corpus.refused("public_key_missing-not-sent", message(&without.to_framed()));
     corpus.refused("public_key_missing-another-sent", with(&other.key, request));
-    corpus.refused("public_key_missing-none-named", sent(&request[..24]));
+    corpus.refused("message_length-none-named", sent(&request[..24]));
     corpus.refused("public_key-other-parameters", with(larger_key, &naming(larger_key, request)));
 
     for (code, place) in HEADER {

@@ -78,7 +78,7 @@ fn onnx() {
     corpus.refused("onnx_node", changed(|graph| node(graph, "Scaler").op_type = Some("MatMul".into())));
     corpus.refused("onnx_node-tree", changed(|graph| node(graph, "Scaler").op_type = Some("TreeEnsemble".into())));
     corpus.refused("onnx_node-escape", replaced(IRIS, b"SOFTMAX", b"SOFT\x1b[2"));
-    corpus.refused("onnx_node-no-classifier", changed(|graph| bypass(graph, "LinearClassifier")));
+    corpus.refused("onnx_graph-no-classifier", changed(|graph| bypass(graph, "LinearClassifier")));
     corpus.refused("onnx_graph-no-outputs", changed(|graph| graph.output.clear()));
     corpus.refused("onnx_graph-two-inputs", changed(|graph| graph.input.push(graph.input[0].clone())));
     corpus.refused("onnx_too_wide-features", changed(|graph| columns(graph, 50_001)));
@@ -185,7 +185,7 @@ impl Models {
         let pixels = with_ranges(options("pixels", 1e-6), ranges(&pixels, (0.0, 16.0), Some(1.0)));
         // Privacy and a budget, which only the larger ring has room for.
         let hidden =
-            ImportOptions { model_privacy: Some(2_f64.powi(-20)), budget: Some(10_000), ..options("hidden", 1e-3) };
+            ImportOptions { model_privacy: Some(2_f64.powi(-30)), budget: Some(10_000), ..options("hidden", 1e-3) };
         let wide = changed(|graph| reshape(graph, 16, 5));
         let exact = imported(NORMALIZED, options("exact", 1e-9));
         let grid = imported(REGRESSION, grid);
