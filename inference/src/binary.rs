@@ -73,7 +73,7 @@ impl Binary {
     fn spectrum(&self) -> &Spectrum {
         self.spectrum.get_or_init(|| {
             let bits = Zeroizing::new(self.words.iter().rev().map(|word| word & 1).collect::<Vec<_>>());
-            Transform::of(self.parameters).forward_signed(&bits)
+            Transform::of(self.parameters).forward_bits(&bits)
         })
     }
 

@@ -16,7 +16,7 @@ use crate::message::{self, MessageError, MessageKind, RequestParts, leading_bits
 use crate::packing::Packing;
 use crate::public_key::{KeyId, PublicKey};
 use crate::random::Noise;
-use crate::ring::{continue_below_zero, correlate, correlate_rows};
+use crate::ring::{combine_columns, continue_below_zero, correlate, correlate_rows};
 use crate::transform::{Spectrum, Transform};
 
 /// A model, ready to evaluate. It holds no key and needs none but the client's public one.
@@ -85,6 +85,7 @@ struct Worker {
     mask: Vec<u64>,
     spectrum: Option<Spectrum>,
     window: Vec<u64>,
+    columns: Vec<u64>,
     /// Sums over blocks, of all groups.
     sums: Sums,
     noise: Option<Noise>,
@@ -346,7 +347,7 @@ impl Weights {
     fn add_blocks(&self, request: &RequestParts<'_>, blocks: Range<usize>, worker: &mut Worker) {
         let packing = &self.packing;
         let (set, degree) = (packing.shape.parameters, packing.degree());
-        let Worker { mask, spectrum, window, sums, .. } = worker;
+        let Worker { mask, spectrum, window, columns, sums, .. } = worker;
         let mut stream = Keystream::new(request.seed);
         let lead = packing.stride() - 1;
         let bodies = packing.bodies(request.rows) * set.body_len();
@@ -365,7 +366,7 @@ impl Weights {
                 }
             }
             self.read_window(request.rows, &request.bodies[block * bodies..][..bodies], window);
-            self.add_outputs(block, window, &mut sums.outputs);
+            self.add_outputs(block, window, columns, &mut sums.outputs);
         }
     }
 
@@ -390,7 +391,7 @@ impl Weights {
     fn read_window(&self, rows: usize, bodies: &[u8], window: &mut Vec<u64>) {
         let packing = &self.packing;
         window.clear();
-        window.extend(message::read_bodies(bodies, packing.shape.parameters));
+        message::read_bodies(bodies, packing.shape.parameters, window);
         for body in &mut window[..packing.lead()] {
             *body = body.wrapping_neg();
         }
@@ -401,13 +402,20 @@ impl Weights {
 
     /// Adds a block's share of W·p to the outputs of every group and row, for the polynomial p whose window this is: the
     /// same code for a body and for plain integers.
-    fn add_outputs(&self, block: usize, window: &[u64], outputs: &mut [u64]) {
+    fn add_outputs(&self, block: usize, window: &[u64], columns: &mut Vec<u64>, outputs: &mut [u64]) {
         let (stride, kappa) = (self.packing.stride(), self.packing.kappa());
         let of_group = outputs.len() / self.packing.groups();
+        // With one output each, rows are scalar products, and fastest column by column.
+        let by_columns = kappa == 1 && stride > 1;
+        if by_columns {
+            columns.clear();
+            columns.extend((0..stride).flat_map(|feature| window[feature..].iter().step_by(stride).copied()));
+        }
         for (outputs, taps) in outputs.chunks_exact_mut(of_group).zip(&self.taps) {
             match self.of_block(taps, block) {
                 // One feature per block: rows lie side by side, and are one long correlation.
                 taps if stride == kappa => correlate(window, taps, outputs),
+                taps if by_columns => combine_columns(columns, taps, outputs),
                 taps => correlate_rows(window, stride, taps, kappa, outputs),
             }
         }
@@ -443,7 +451,10 @@ impl Evaluator {
             }
         }
         let mut outputs = vec![0; packing.groups() * packing.limb_rows(rows.len()) * packing.kappa()];
-        windows.iter().enumerate().for_each(|(block, window)| weights.add_outputs(block, window, &mut outputs));
+        let mut columns = vec![];
+        for (block, window) in windows.iter().enumerate() {
+            weights.add_outputs(block, window, &mut columns, &mut outputs);
+        }
         self.add_biases(weights, rows.len(), &mut outputs);
         let output = |row: usize, output: usize| {
             let (group, place) = (output / packing.kappa(), output % packing.kappa());

@@ -23,13 +23,9 @@ impl Keystream {
 
     /// `out` ← the next words.
     pub(crate) fn fill(&mut self, out: &mut [u64]) {
-        for words in out.chunks_mut(CHUNK_LEN / 8) {
-            let mut keystream = [0; CHUNK_LEN];
-            self.0.apply_keystream(&mut keystream[..8 * words.len()]);
-            for (word, bytes) in words.iter_mut().zip(keystream.as_chunks().0) {
-                *word = u64::from_le_bytes(*bytes);
-            }
-        }
+        out.fill(0);
+        self.0.apply_keystream(bytemuck::cast_slice_mut(out));
+        out.iter_mut().for_each(|word| *word = u64::from_le(*word));
     }
 
     /// `out` ← the `index`-th polynomial of that length.
@@ -38,9 +34,6 @@ impl Keystream {
         self.fill(out);
     }
 }
-
-/// Large enough for the widest AES pipeline, small enough for the stack.
-const CHUNK_LEN: usize = 2048;
 
 #[cfg(test)]
 mod tests {

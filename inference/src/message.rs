@@ -278,22 +278,35 @@ pub(crate) fn reply_payload<'a>(
     Ok((request == (header.layout, header.rows)).then_some(payload))
 }
 
-/// Body coefficients as a message carries them: the leading bytes of a word.
-pub(crate) fn read_bodies(bytes: &[u8], set: ParameterSet) -> impl ExactSizeIterator<Item = u64> {
-    let len = set.body_len();
-    bytes.chunks_exact(len).map(move |body| {
-        let mut word = [0; 8];
-        word[8 - len..].copy_from_slice(body);
-        u64::from_le_bytes(word)
-    })
+/// Appends the body coefficients that a message carries: the leading bytes of a word each.
+pub(crate) fn read_bodies(bytes: &[u8], set: ParameterSet, out: &mut Vec<u64>) {
+    // Lengths that are known when this is compiled make loads of copies.
+    fn words<const LEN: usize>(bytes: &[u8], out: &mut Vec<u64>) {
+        out.extend(bytes.as_chunks::<LEN>().0.iter().map(|body| {
+            let mut word = [0; 8];
+            word[8 - LEN..].copy_from_slice(body);
+            u64::from_le_bytes(word)
+        }));
+    }
+    match set.body_len() {
+        6 => words::<6>(bytes, out),
+        _ => words::<8>(bytes, out),
+    }
 }
 
 /// Appends body coefficients, each rounded to its leading bytes.
 #[cfg(any(test, feature = "client"))]
 pub(crate) fn write_bodies(bodies: &[u64], set: ParameterSet, out: &mut Vec<u8>) {
-    let len = set.body_len();
-    for &body in bodies {
-        out.extend(&leading_bits(body, 8 * len as u32).to_le_bytes()[..len]);
+    fn words<const LEN: usize>(bodies: &[u64], out: &mut Vec<u8>) {
+        let leading = |&body: &u64| leading_bits(body, 8 * LEN as u32).to_le_bytes();
+        bodies
+            .iter()
+            .map(leading)
+            .for_each(|word| out.extend_from_slice(word.first_chunk::<LEN>().expect("LEN is 6 or 8")));
+    }
+    match set.body_len() {
+        6 => words::<6>(bodies, out),
+        _ => words::<8>(bodies, out),
     }
 }
 
@@ -338,7 +351,9 @@ mod tests {
             write_bodies(&words, set, &mut bytes);
             assert_eq!(bytes.len(), 100 * set.body_len());
             let rounding = set.body_error() - set.largest_noise();
-            for (read, word) in read_bodies(&bytes, set).zip(&words) {
+            let mut read = vec![];
+            read_bodies(&bytes, set, &mut read);
+            for (read, word) in read.iter().zip(&words) {
                 assert!((read.wrapping_sub(*word) as i64).unsigned_abs() <= rounding);
             }
         }

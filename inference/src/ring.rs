@@ -38,6 +38,16 @@ pub(crate) fn correlate_rows(signal: &[u64], stride: usize, taps: &[u64], kappa:
     dispatch(CorrelateRows { signal, stride, taps, kappa, out });
 }
 
+/// `out[k] += Σ_t columns[t·len + k]·taps[t]`, with the length of `out`: scalar products of rows that are given column by
+/// column.
+///
+/// # Panics
+///
+/// If there are fewer columns than taps.
+pub(crate) fn combine_columns(columns: &[u64], taps: &[u64], out: &mut [u64]) {
+    dispatch(CombineColumns { columns, taps, out });
+}
+
 fn dispatch(loops: impl WithSimd<Output = ()>) {
     Arch::new().dispatch(loops);
 }
@@ -123,6 +133,38 @@ impl WithSimd for CorrelateRows<'_> {
     }
 }
 
+struct CombineColumns<'a> {
+    columns: &'a [u64],
+    taps: &'a [u64],
+    out: &'a mut [u64],
+}
+
+impl WithSimd for CombineColumns<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, _: S) {
+        let Self { columns, taps, out } = self;
+        assert!(columns.len() >= taps.len() * out.len(), "there is a column for every tap");
+        let len = out.len();
+        let (blocks, rest) = out.as_chunks_mut::<WIDE>();
+        for (block, start) in blocks.iter_mut().zip((0..).step_by(WIDE)) {
+            let mut sums = *block;
+            for (column, &tap) in columns.chunks_exact(len).zip(taps) {
+                for (sum, &x) in sums.iter_mut().zip(&column[start..start + WIDE]) {
+                    *sum = sum.wrapping_add(x.wrapping_mul(tap));
+                }
+            }
+            *block = sums;
+        }
+        for (column, &tap) in columns.chunks_exact(len.max(1)).zip(taps) {
+            for (sum, &x) in rest.iter_mut().zip(&column[len - len % WIDE..]) {
+                *sum = sum.wrapping_add(x.wrapping_mul(tap));
+            }
+        }
+    }
+}
+
 /// Fills the `lead` places before a polynomial, which starts at `polynomial[lead]`, with its negacyclic continuation.
 pub(crate) fn continue_below_zero(polynomial: &mut [u64], lead: usize) {
     let degree = polynomial.len() - lead;
@@ -182,6 +224,21 @@ pub(crate) mod tests {
                 correlate(&signal[row * stride..], &taps, &mut alone);
                 assert_eq!(out, alone);
             }
+        }
+    }
+
+    #[test]
+    fn columns_give_the_same_scalar_products_as_rows() {
+        for (rows, features) in [(1, 1), (5, 3), (64, 7), (200, 12)] {
+            let (signal, taps) = (uniform(rows * features, 5), uniform(features, 6));
+            let columns: Vec<u64> = (0..features)
+                .flat_map(|t| (0..rows).map(move |r| (t, r)))
+                .map(|(t, r)| signal[r * features + t])
+                .collect();
+            let (mut by_rows, mut by_columns) = (vec![3; rows], vec![3; rows]);
+            correlate_rows(&signal, features, &taps, 1, &mut by_rows);
+            combine_columns(&columns, &taps, &mut by_columns);
+            assert_eq!(by_rows, by_columns);
         }
     }
 

@@ -79,11 +79,19 @@ impl Transform {
 
     /// The transform of a polynomial whose words are signed, over N: the other factor of every product.
     pub(crate) fn forward_signed(&self, polynomial: &[u64]) -> Spectrum {
+        self.forward_residues(polynomial, |word, modulus| (word as i64).rem_euclid(modulus) as u32)
+    }
+
+    /// The same for a polynomial of bits, each its own residue.
+    pub(crate) fn forward_bits(&self, polynomial: &[u64]) -> Spectrum {
+        self.forward_residues(polynomial, |bit, _| bit as u32)
+    }
+
+    fn forward_residues(&self, polynomial: &[u64], residue: impl Fn(u64, i64) -> u32) -> Spectrum {
         let mut spectrum = Spectrum::zero(polynomial.len());
         for (prime, residues) in self.primes().into_iter().zip(spectrum.residues()) {
-            for (residue, &word) in residues.iter_mut().zip(polynomial) {
-                *residue = (word as i64).rem_euclid(prime.modulus().into()) as u32;
-            }
+            let modulus = prime.modulus().into();
+            residues.iter_mut().zip(polynomial).for_each(|(to, &word)| *to = residue(word, modulus));
             prime.fwd(residues);
             prime.normalize(residues);
         }

@@ -219,7 +219,8 @@ impl Session {
         let plain = self.place(&packing, &encoded);
         let parts = message::RequestParts::parse(&request.bytes, self.description.packings()).unwrap();
         let mut stream = Keystream::new(parts.seed);
-        let bodies: Vec<u64> = message::read_bodies(parts.bodies, packing.shape.parameters).collect();
+        let mut bodies = vec![];
+        message::read_bodies(parts.bodies, packing.shape.parameters, &mut bodies);
         let blocks =
             bodies.chunks_exact(packing.bodies(rows.len())).zip(plain.chunks_exact(packing.bodies(rows.len())));
         let noise = blocks.map(|(bodies, plain)| {
@@ -442,7 +443,7 @@ mod tests {
         let set = bundle.parameters();
         let mut words = vec![0; degree];
         Keystream::new(parts.seed).fill(&mut words);
-        words.extend(message::read_bodies(parts.bodies, set));
+        message::read_bodies(parts.bodies, set, &mut words);
         let plain = decrypt_with_tfhe(&session, &to_tfhe(set, words));
         let encoded = bundle.description().encode(&rows).unwrap();
         let errors: Vec<u64> = plain.iter().zip(&encoded).map(|(x, y)| x.wrapping_sub(y[0] as u64)).collect();
