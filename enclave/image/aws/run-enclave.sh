@@ -4,7 +4,7 @@
 # nitro-cli starts an enclave and leaves; a service has to stay for as long as the enclave does, to be restarted when it
 # ends. Settings come from /etc/cloister/enclave.env, which the unit reads.
 set -euo pipefail
-: "${EIF:=/opt/cloister/cloister.eif}" "${CID:=16}" "${CPUS:=2}" "${MEMORY_MIB:=256}"
+: "${EIF:=/opt/cloister/cloister.eif}" "${CID:=16}" "${CPUS:=2}" "${MEMORY_MIB:=384}"
 readonly name=cloister
 
 # Says whether nitro-cli lists the enclave as running and not in debug mode: no client would accept that. Fails if it says
