@@ -289,9 +289,13 @@ pub(crate) mod tests {
     use crate::bound::Scale;
     use crate::description::tests::{assert_sorted, feature};
     use crate::description::{Label, Link};
-    use crate::limbs::{Digits, Limbs};
+    #[cfg(feature = "client")]
+    use crate::limbs::Digits;
+    use crate::limbs::Limbs;
     use crate::mask::{Keystream, SEED_LEN};
-    use crate::packing::{Layout, Packing, Shape};
+    #[cfg(feature = "client")]
+    use crate::packing::Layout;
+    use crate::packing::{Packing, Shape};
 
     /// `count` words that look random and are always the same.
     pub(crate) fn uniform(count: usize, seed: u8) -> Vec<u64> {
@@ -354,10 +358,12 @@ pub(crate) mod tests {
     }
 
     /// A model of that shape whose logits are exact: weights in three digits of 7 bits, features in two of 6.
+    #[cfg(feature = "client")]
     pub(crate) fn exact_sample(features: usize, classes: usize) -> Bundle {
         sample_with(features, classes, EXACT, |_| ())
     }
 
+    #[cfg(feature = "client")]
     const EXACT: Limbs = Limbs { weights: Digits { bits: 7, count: 3 }, features: Digits { bits: 6, count: 2 } };
 
     fn sample_with(
@@ -377,6 +383,7 @@ pub(crate) mod tests {
 
     /// As [`exact_sample`], in one layout with all features in one block, and with replies that keep nearly every bit: what
     /// the modulus switch hides is left to see.
+    #[cfg(feature = "client")]
     pub(crate) fn attacked_sample(features: usize, classes: usize) -> Bundle {
         sample_with(features, classes, EXACT, |fields| {
             fields.scale.reply = 56;

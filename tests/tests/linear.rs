@@ -78,9 +78,8 @@ fn regressor(features: usize, targets: usize, weight: impl Fn(usize) -> f32) -> 
             AttributeProto { floats: vec![0.0; targets], ..attribute("intercepts") },
             AttributeProto { i: Some(targets as i64), ..attribute("targets") },
         ],
-        ..Default::default()
     };
-    let tensor = TypeProtoTensor { elem_type: Some(DataType::FLOAT), ..Default::default() };
+    let tensor = TypeProtoTensor { elem_type: Some(DataType::FLOAT), shape: None };
     let kind = TypeProto { tensor_type: Some(tensor), ..Default::default() };
     let value = |name: &str| ValueInfoProto { name: Some(name.into()), r#type: Some(kind.clone()) };
     let (input, output) = (vec![value("X")], vec![value("variable")]);

@@ -15,7 +15,7 @@ use cloister_e2e::{
     iris::{self, Agreement, Iris},
     world::{Link, World},
 };
-use cloister_inference::{Bundle, Imported};
+use cloister_inference::{Bundle, Imported, PublicKey};
 use cloister_simulated_enclave::{Authority, Identity};
 use serde_json::{Value, json};
 
@@ -134,6 +134,8 @@ async fn demo(story: &Story) -> anyhow::Result<Value> {
     let key_bytes = key_bytes(&bundle, &data.rows).await?;
     story.chapter("4. What it cost");
     story.say(format!("   bytes up {}, down {}, evaluation keys {key_bytes}", answer.bytes.0, answer.bytes.1));
+    let public_key = PublicKey::len(description.parameters());
+    story.say(format!("   public key, once per connection, {public_key} bytes"));
     let Timing { encrypt, exchange, receipt, decrypt } = answer.timing;
     let phases = [
         ("build", build),
@@ -170,6 +172,7 @@ async fn demo(story: &Story) -> anyhow::Result<Value> {
         "bytes_up": answer.bytes.0,
         "bytes_down": answer.bytes.1,
         "key_bytes": key_bytes,
+        "public_key_bytes": public_key,
         "ms": phases.iter().map(|(name, duration)| ((*name).to_owned(), json!(milliseconds(*duration)))).collect::<Value>(),
         "refused": refused.iter().map(|(attack, error)| ((*attack).to_owned(), json!(error.code()))).collect::<Value>(),
     }))
