@@ -183,18 +183,22 @@ impl Chain {
     }
 
     /// Whether the first of two elements is always the negative of the second, by the parameters that make them.
-    fn is_opposite(&self, scores: Id) -> bool {
+    fn is_opposite(&self, mut scores: Id) -> bool {
         let columns =
             |values: &[f64], agree: fn(f64, f64) -> bool| values.chunks(2).all(|pair| agree(pair[0], pair[1]));
         let opposite = |one: f64, other: f64| one == -other;
-        match self.operation(scores) {
-            Operation::Add { to, constants } => columns(&constants.values, opposite) && self.is_opposite(*to),
-            Operation::Multiply { of, by } | Operation::Divide { of, by } => {
-                columns(&by.values, |one, other| one == other) && self.is_opposite(*of)
+        loop {
+            scores = match self.operation(scores) {
+                Operation::Add { to, constants } if columns(&constants.values, opposite) => *to,
+                Operation::Multiply { of, by } | Operation::Divide { of, by }
+                    if columns(&by.values, |one, other| one == other) =>
+                {
+                    *of
+                }
+                Operation::Product { matrix, .. } => return columns(&matrix.values, opposite),
+                Operation::Join(parts) => return matches!(parts[..], [one, other] if self.negated(one) == Some(other)),
+                _ => return false,
             }
-            Operation::Product { matrix, .. } => columns(&matrix.values, opposite),
-            Operation::Join(parts) => matches!(parts[..], [one, other] if self.negated(one) == Some(other)),
-            Operation::Columns { .. } | Operation::Select { .. } | Operation::Sum(_) => false,
         }
     }
 

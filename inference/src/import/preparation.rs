@@ -146,13 +146,15 @@ impl Reader {
     }
 
     /// Whether a vector has all columns in order, each scaled by itself.
-    pub(super) fn is_prepared(&self, id: Id) -> bool {
-        match self.chain.operation(id) {
-            Operation::Columns { columns, .. } => columns.iter().copied().eq(0..self.preparation.imputed.len()),
-            Operation::Add { to: of, .. } | Operation::Multiply { of, .. } | Operation::Divide { of, .. } => {
-                self.is_prepared(*of)
+    pub(super) fn is_prepared(&self, mut id: Id) -> bool {
+        loop {
+            id = match self.chain.operation(id) {
+                Operation::Columns { columns, .. } => {
+                    return columns.iter().copied().eq(0..self.preparation.imputed.len());
+                }
+                Operation::Add { to: of, .. } | Operation::Multiply { of, .. } | Operation::Divide { of, .. } => *of,
+                _ => return false,
             }
-            _ => false,
         }
     }
 
