@@ -318,6 +318,11 @@ impl Fields {
         if !(1..=MAX_LAYOUTS).contains(&layouts.len()) {
             return Err(DescriptionError::Layouts { layouts: layouts.len() });
         }
+        // Each is laid out in memory by itself.
+        let repeated = layouts.iter().enumerate().find(|(index, layout)| layouts[..*index].contains(layout));
+        if let Some((_, &layout)) = repeated {
+            return Err(DescriptionError::RepeatedLayout(layout));
+        }
         let packing = |&layout: &Layout| Packing::new(self.shape(), layout).ok_or(DescriptionError::Layout(layout));
         layouts.iter().map(packing).collect()
     }
@@ -542,6 +547,9 @@ pub enum DescriptionError {
     /// A layout in which not one row fits.
     #[error("no row fits into ciphertexts of {} features and {} outputs", .0.features, .0.outputs)]
     Layout(Layout),
+    /// The same layout twice.
+    #[error("two layouts are of {} features and {} outputs", .0.features, .0.outputs)]
+    RepeatedLayout(Layout),
     /// A grid that does not fit its range.
     #[error(
         "feature {feature:?} has a grid of step {step} in the range {low} to {high}, which is no even number of steps"
@@ -617,7 +625,7 @@ impl DescriptionError {
             Self::Duplicate { .. } => "duplicate",
             Self::Empty { .. } => "empty_model",
             Self::TooWide { .. } => "too_wide",
-            Self::Layouts { .. } | Self::Layout(_) => "layout",
+            Self::Layouts { .. } | Self::Layout(_) | Self::RepeatedLayout(_) => "layout",
             Self::Grid { .. } => "grid",
             Self::Range { .. } => "range",
             Self::Step { .. } => "step",
@@ -767,6 +775,7 @@ pub(crate) mod tests {
         assert_eq!(code(|f| f.limbs.features.count = usize::MAX), "scale");
         assert_eq!(code(|f| (f.limbs.weights.count, f.scale.shift) = (8, 1)), "scale");
         assert_eq!(code(|f| f.layouts.clear()), "layout");
+        assert_eq!(code(|f| f.layouts.push(f.layouts[0])), "layout");
         assert_eq!(code(|f| f.layouts[1].outputs = 3), "layout");
         assert_eq!(code(|f| f.layouts[0].features = 0), "layout");
         for step in [0.0, -1.0, f64::NAN, 0.3, 2.0, 1e-300] {

@@ -323,6 +323,7 @@ fn logits_and_layouts(corpus: &Corpus, bytes: &[u8]) {
     corpus.valid("three-layouts", layouts(vec![layout(3, 4), layout(1, 4), layout(2, 3)]));
     corpus.refused("layout", layouts(vec![]));
     corpus.refused("layout-nine", layouts(vec![layout(3, 4); 9]));
+    corpus.refused("layout-twice", layouts(vec![layout(3, 4), layout(1, 4), layout(3, 4)]));
     corpus.refused("layout-no-outputs", layouts(vec![layout(0, 4)]));
     corpus.refused("layout-no-features", layouts(vec![layout(3, 0)]));
     corpus.refused("layout-more-outputs", layouts(vec![layout(4, 4)]));

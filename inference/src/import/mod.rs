@@ -172,9 +172,11 @@ fn check_itself(bundle: &Bundle, model: &Model) -> Result<SelfCheck, ImportError
     let (evaluator, description) = (Evaluator::new(bundle), bundle.description());
     let rows = random_rows(description.features(), rows_to_check(model), bundle.digest());
     let mut largest_difference = 0.0_f64;
-    for (index, row) in rows.iter().enumerate() {
-        let encoded = [description.encode_prepared(index, row)?];
-        let clear = clear::logits(model, row);
+    let mut checked = 0;
+    for row in rows {
+        let encoded = [description.encode_prepared(checked, &row)?];
+        let clear = clear::logits(model, &row);
+        checked += 1;
         for (logit, clear) in evaluator.evaluate_clear(&encoded).remove(0).into_iter().zip(clear) {
             let difference = (description.publish(logit) - clear).abs();
             // Not even NaN gets by.
@@ -184,7 +186,7 @@ fn check_itself(bundle: &Bundle, model: &Model) -> Result<SelfCheck, ImportError
             }
         }
     }
-    Ok(SelfCheck { rows: rows.len(), largest_difference })
+    Ok(SelfCheck { rows: checked, largest_difference })
 }
 
 const SELF_CHECK_ROWS: usize = 1000;
@@ -196,12 +198,13 @@ fn rows_to_check(model: &Model) -> usize {
 
 const SELF_CHECK_WORK: usize = 1 << 27;
 
-/// Every fourth value at an end of its range, the others anywhere in it; the same rows for the same bundle.
-fn random_rows(features: &[Feature], rows: usize, digest: [u8; 48]) -> Vec<Vec<f64>> {
+/// Every fourth value at an end of its range, the others anywhere in it; the same rows for the same bundle. Each is made
+/// when it is its turn: all rows of a wide model together are hundreds of megabytes.
+fn random_rows(features: &[Feature], rows: usize, digest: [u8; 48]) -> impl Iterator<Item = Vec<f64>> {
     let seed = digest.first_chunk::<SEED_LEN>().expect("48 bytes have 32");
-    let mut words = vec![0; features.len() * rows];
-    Keystream::new(seed).fill(&mut words);
-    let value = |(feature, word): (&Feature, &u64)| match (word & 7, feature.step) {
+    let mut stream = Keystream::new(seed);
+    let mut words = vec![0; features.len()];
+    let value = move |(feature, word): (&Feature, &u64)| match (word & 7, feature.step) {
         (0, _) => feature.low,
         (1, _) => feature.high,
         (_, Some(step)) => {
@@ -210,7 +213,10 @@ fn random_rows(features: &[Feature], rows: usize, digest: [u8; 48]) -> Vec<Vec<f
         }
         (_, None) => (feature.low + (feature.high - feature.low) * (*word as f64 / u64::MAX as f64)).min(feature.high),
     };
-    words.chunks(features.len()).map(|words| features.iter().zip(words).map(value).collect()).collect()
+    (0..rows).map(move |_| {
+        stream.fill(&mut words);
+        features.iter().zip(&words).map(value).collect()
+    })
 }
 
 #[cfg(test)]
@@ -242,13 +248,37 @@ mod tests {
         assert_eq!(error, ImportError::TooWide { what: "features", actual: 50_001, max: 50_000 });
     }
 
+    /// A node that only hands on costs the self-check its width all the same.
+    #[test]
+    fn a_small_file_of_many_wide_nodes_is_refused() {
+        let wide = |nodes: usize| {
+            let first = Sample::new(50_000).node("Normalizer(X) -> n0").with_text("norm", "L2");
+            let handed_on = (0..nodes).fold(first, |sample, n| sample.node(&format!("Identity(n{n}) -> n{}", n + 1)));
+            let one = handed_on.integers("i", &[0]).node(&format!("Gather(n{nodes}, i) -> y"));
+            Model::read(&one.with_integer("axis", 1).file(&["y"]))
+        };
+        assert!(wide(10).is_ok());
+        let reason = wide(1000).unwrap_err().to_string();
+        assert!(reason.ends_with("larger than any model that is served"), "{reason}");
+    }
+
+    /// Dropping it would overflow the stack, and so would writing it.
+    #[test]
+    fn a_formula_deeper_than_any_model_has_is_refused() {
+        let deep = (0..100_000).fold(Sample::new(2), |sample, n| {
+            sample.node(&format!("Exp({}) -> e{n}", if n == 0 { "X".into() } else { format!("e{}", n - 1) }))
+        });
+        let error = Model::read(&deep.file(&["e99999"])).unwrap_err();
+        assert!(error.to_string().ends_with("no linear model makes so much of its scores"), "{error}");
+    }
+
     #[test]
     fn rows_of_the_self_check_reach_all_of_their_ranges() {
         let features = [
             Feature { low: -1.0, high: 3.0, name: "a".into(), step: None },
             Feature { low: 0.0, high: 1e-3, name: "b".into(), step: None },
         ];
-        let rows = random_rows(&features, SELF_CHECK_ROWS, [9; 48]);
+        let rows: Vec<_> = random_rows(&features, SELF_CHECK_ROWS, [9; 48]).collect();
         assert_eq!(rows.len(), SELF_CHECK_ROWS);
         for (index, Feature { low, high, .. }) in features.iter().enumerate() {
             let values = || rows.iter().map(|row| row[index]);

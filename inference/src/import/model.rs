@@ -67,6 +67,8 @@ pub(super) struct Reader {
     values: HashMap<String, Value>,
     /// The first value of the graph that is this vector.
     names: HashMap<Id, String>,
+    /// How many functions of scores each value is of, one inside the other.
+    depths: HashMap<String, usize>,
     pub(super) preparation: Preparation,
 }
 
@@ -89,7 +91,10 @@ impl Model {
             if values.len() < node.output.len() {
                 return Err(refused(node, format!("it has {} outputs", node.output.len())));
             }
+            let depth = 1 + node.input.iter().filter_map(|name| reader.depths.get(name)).max().unwrap_or(&0);
             for (name, value) in node.output.iter().zip(values) {
+                reader.count(node, &value)?;
+                reader.deepen(node, name, &value, depth)?;
                 reader.insert(name, value);
             }
         }
@@ -109,6 +114,12 @@ fn check_size(what: &'static str, actual: usize, max: usize) -> Result<(), Impor
     }
 }
 
+/// What looking a node up takes, in multiplications.
+const ELEMENTS_OF_A_NODE: usize = 64;
+
+/// Far deeper than any formula in the list of tails.
+const MAX_DEPTH: usize = 64;
+
 impl Reader {
     fn new(graph: &Graph) -> Result<Self, ImportError> {
         let mut reader = Self { preparation: Preparation::new(graph.columns()), ..Self::default() };
@@ -124,6 +135,29 @@ impl Reader {
             reader.insert(&input.name, Value::Vector { id, flat: false });
         }
         Ok(reader)
+    }
+
+    /// The self-check runs every node, whatever it does, and keeps what it gives.
+    fn count(&mut self, node: &NodeProto, value: &Value) -> Result<(), ImportError> {
+        let width = match value {
+            Value::Constant(constant) => constant.len(),
+            Value::Vector { id, .. } => self.chain.width(*id),
+            Value::Formula { .. } | Value::Largest { .. } | Value::Label { .. } | Value::Map { .. } => 0,
+        };
+        let elements = width.saturating_add(ELEMENTS_OF_A_NODE).saturating_add(node.input.len());
+        self.chain.reserve(elements).map_err(too_large)
+    }
+
+    /// Formulas are read, written and dropped from the inside out: deep ones would overflow the stack.
+    fn deepen(&mut self, node: &NodeProto, name: &str, value: &Value, depth: usize) -> Result<(), ImportError> {
+        match value {
+            Value::Constant(_) | Value::Vector { .. } => Ok(()),
+            _ if depth > MAX_DEPTH => Err(refused(node, "no linear model makes so much of its scores")),
+            _ => {
+                self.depths.insert(name.to_owned(), depth);
+                Ok(())
+            }
+        }
     }
 
     fn insert(&mut self, name: &str, value: Value) {

@@ -146,10 +146,10 @@ impl Planner<'_> {
     }
 
     /// Features and weights as coarse as the room allows, in every number of digits.
-    fn exact(&self, decimals: u32, room: f64) -> Vec<Plan> {
+    fn exact(&self, decimals: u32, room: f64) -> Option<Plan> {
         let count: usize = self.folded.weights.iter().map(Vec::len).sum();
         let finer = if count > MANY_WEIGHTS { 0..=0 } else { 0..=2 };
-        let mut plans = vec![];
+        let mut best: Option<Plan> = None;
         for scale in finer.filter_map(|finer| self.exact_scale(room, finer)) {
             let Some(weights) = self.weights(self.features, scale) else { continue };
             let (of_features, of_weights) = (feature_bits(self.features, scale), weight_bits(&weights));
@@ -160,10 +160,12 @@ impl Planner<'_> {
                 };
                 let Some(biases) = self.biases(scale, limbs) else { continue };
                 let model = IntegerModel { weights: weights.clone(), biases };
-                plans.extend(self.exact_in(&model, scale, limbs, decimals));
+                // Of a wide model all of them together are hundreds of megabytes.
+                let found = best.into_iter().chain(self.exact_in(&model, scale, limbs, decimals));
+                best = found.min_by(|one, other| one.cost.total_cmp(&other.cost));
             }
         }
-        plans
+        best
     }
 
     /// m such that rounding features takes half of the room at most (or a quarter, or an eighth), and s such that the

@@ -122,6 +122,11 @@ impl Tensor {
         }
     }
 
+    /// As many values as it has.
+    pub(super) fn len(&self) -> usize {
+        self.data.len()
+    }
+
     /// Numbers.
     pub(super) fn numbers(&self) -> Option<&Rc<Parameters>> {
         match &self.data {
