@@ -17,10 +17,11 @@ const REPETITIONS: usize = 2000;
 
 /// A comparison: its name, the task and how many of its rows, and the precision that is asked for, so that no logit is
 /// further off than with the fastest system that the task is compared with (`tests/peers`).
-const TASKS: [(&str, &str, usize, f64); 8] = [
+pub(crate) const TASKS: [(&str, &str, usize, f64); 9] = [
     ("iris-1", "iris", 1, 1e-3),
     ("iris-150", "iris", 150, 2e-5),
     ("iris-exact", "iris", 150, 1e-6),
+    ("bc-1", "bc", 1, 1e-3),
     ("bc-143", "bc", 143, 3e-6),
     ("digits-1", "digits", 1, 4e-5),
     ("digits-360", "digits", 360, 1.5e-6),
@@ -40,6 +41,7 @@ pub(crate) fn measure() -> anyhow::Result<Vec<Figure>> {
             figure("bare_server_us", exchange.bare_server_us, "us"),
             figure("server_us", exchange.server_us, "us"),
             figure("client_us", exchange.client_us, "us"),
+            figure("public_key_bytes", PublicKey::len(bundle.parameters()) as f64, "bytes"),
             figure("request_bytes", exchange.request_bytes as f64, "bytes"),
             figure("reply_bytes", exchange.reply_bytes as f64, "bytes"),
             figure("max_logit_error", exchange.max_logit_error, "logit"),

@@ -2,6 +2,7 @@
 
 mod attestation;
 mod image;
+mod limits;
 mod linear;
 mod machine;
 mod plaintext;
@@ -20,7 +21,7 @@ use serde_json::json;
 #[command(
     name = "cargo measure --",
     version,
-    after_help = "Groups: attestation, image, linear, service. Without any, all of them. Group image builds a second time, for minutes."
+    after_help = "Groups: attestation, image, limits, linear, service. Without any, all of them. Group image builds a second time, for minutes."
 )]
 struct Arguments {
     /// One JSON object a line on stdout: id, value, unit, machine
@@ -34,7 +35,7 @@ struct Arguments {
     plaintext_service: bool,
 }
 
-const GROUPS: [&str; 4] = ["attestation", "image", "linear", "service"];
+const GROUPS: [&str; 5] = ["attestation", "image", "limits", "linear", "service"];
 const USAGE: u8 = 2;
 
 /// One figure.
@@ -76,6 +77,7 @@ fn run(arguments: &Arguments) -> anyhow::Result<()> {
         let figures = match group {
             "attestation" => attestation::measure()?,
             "image" => image::measure()?,
+            "limits" => limits::measure()?,
             "linear" => linear::measure()?,
             _ => service::measure()?,
         };
