@@ -98,7 +98,8 @@ fn forward(client: TcpStream, enclave: TcpStream, tamper: Tamper, heard: Arc<Mut
     tokio::spawn(down(from_enclave, to_client, tamper, sealed, heard));
 }
 
-/// Counts the records that the client encrypts: its `Finished`, then one for each request.
+/// Counts the records that the client encrypts and that end what it has to say: its `Finished`, then one for each request, whose
+/// other records are full.
 async fn up(
     mut from: OwnedReadHalf,
     mut to: OwnedWriteHalf,
@@ -112,12 +113,15 @@ async fn up(
     to.write_all(&offer).await?;
     loop {
         let record = read(&mut from).await?;
-        if record[0] == APPLICATION_DATA {
+        if record[0] == APPLICATION_DATA && record.len() < FULL_RECORD {
             sealed.fetch_add(1, Ordering::SeqCst);
         }
         to.write_all(&record).await?;
     }
 }
+
+/// A header, 2^14 bytes, their type and the tag of AES-GCM or ChaCha20-Poly1305 (RFC 8446, section 5.2).
+const FULL_RECORD: usize = 5 + (1 << 14) + 1 + 16;
 
 async fn down(
     mut from: OwnedReadHalf,
