@@ -14,7 +14,7 @@
 use std::fmt;
 
 use crate::description::Feature;
-use crate::limbs::Digits;
+use crate::limbs::{Digits, Limbs};
 use crate::packing::{Packing, Shape};
 use crate::parameters::ParameterSet;
 
@@ -90,14 +90,13 @@ pub(crate) struct Norms {
 
 impl Norms {
     /// `reaches`: M_j of every feature.
-    pub(crate) fn new(model: &IntegerModel, shape: &Shape, reaches: &[u64]) -> Self {
-        let features = shape.limbs.features;
-        let weights = shape.limbs.weights.count;
+    pub(crate) fn new(model: &IntegerModel, limbs: Limbs, reaches: &[u64]) -> Self {
+        let (features, weights) = (limbs.features, limbs.weights.count);
         let digits: Vec<Vec<u64>> = (0..features.count)
             .map(|limb| reaches.iter().map(|&reach| features.largest(limb, reach)).collect())
             .collect();
         let mut norms = Self { outputs: vec![], largest: 0 };
-        for (index, output) in model.outputs(shape.limbs.weights).enumerate() {
+        for (index, output) in model.outputs(limbs.weights).enumerate() {
             let sizes = || output.iter().map(|digit| u128::from(digit.unsigned_abs()));
             norms.outputs.push((sizes().sum(), sizes().map(|size| size * size).fold(0, u128::saturating_add)));
             for (limb, digits) in digits.iter().enumerate() {
@@ -338,7 +337,6 @@ pub(crate) const MAX_DECIMALS: u32 = 15;
 mod tests {
     use super::*;
     use crate::description::tests::feature;
-    use crate::limbs::Limbs;
     use crate::packing::Layout;
 
     const SET: ParameterSet = ParameterSet::N2048TUniform17;
@@ -354,7 +352,7 @@ mod tests {
     fn iris(limbs: Limbs, model: &IntegerModel) -> (Shape, Norms, Vec<Packing>) {
         let shape = Shape { parameters: SET, features: 2, logits: 2, limbs, reply_bits: 30 };
         let packing = Packing::new(shape, Layout { outputs: shape.outputs(), features: 2 }).unwrap();
-        (shape, Norms::new(model, &shape, &[1024, 1024]), vec![packing])
+        (shape, Norms::new(model, limbs, &[1024, 1024]), vec![packing])
     }
 
     #[test]

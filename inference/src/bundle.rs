@@ -169,7 +169,7 @@ fn check_shape(description: &Description, model: &IntegerModel) -> Result<(), Bu
 fn check_certainty(description: &Description, model: &IntegerModel) -> Result<Noise, BundleError> {
     let (packings, scale) = (description.packings(), description.scale());
     let reaches: Vec<u64> = description.features().iter().map(|feature| feature.reach(scale.features)).collect();
-    let norms = Norms::new(model, &packings[0].shape, &reaches);
+    let norms = Norms::new(model, description.limbs(), &reaches);
     let noise = Noise::new(&norms, scale, packings);
     match noise.limit(norms.largest(), scale) {
         Err(limit) => Err(BundleError::Uncertain { limit, noise: noise.total(), room: LOGIT_ROOM }),
@@ -346,7 +346,7 @@ pub(crate) mod tests {
     fn promise(fields: &mut description::Fields, model: &IntegerModel) {
         let (shape, scale) = (fields.shape(), fields.scale);
         let packings: Vec<_> = fields.layouts.iter().map(|&layout| Packing::new(shape, layout).unwrap()).collect();
-        let norms = Norms::new(model, &shape, &vec![1 << scale.features; shape.features]);
+        let norms = Norms::new(model, fields.limbs, &vec![1 << scale.features; shape.features]);
         let noise = Noise::new(&norms, scale, &packings);
         fields.bound = ErrorLedger::new(model, &fields.features, scale, &noise, fields.decimals, STATED).total();
         fields.limit = noise.limit(norms.largest(), scale).unwrap();

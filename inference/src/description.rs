@@ -224,6 +224,16 @@ impl Description {
         self.packing_for(rows).1.reply_len(rows)
     }
 
+    /// The layout in which so many rows are sent.
+    pub fn layout_for(&self, rows: usize) -> Layout {
+        self.packing_for(rows).1.layout()
+    }
+
+    /// Whether the products of a request of so many rows go through number-theoretic transforms.
+    pub fn transforms(&self, rows: usize) -> bool {
+        self.packing_for(rows).1.transforms()
+    }
+
     /// The cheapest layout that holds so many rows, or the one that holds most; and its number.
     pub(crate) fn packing_for(&self, rows: usize) -> (u8, &Packing) {
         let by_number = || self.packings.iter().enumerate().map(|(number, packing)| (number as u8, packing));

@@ -60,7 +60,6 @@ struct Weights {
 }
 
 /// Buffers of an evaluation, kept from one to the next, and the generator of its noise.
-#[derive(Default)]
 pub struct Scratch {
     workers: Vec<Worker>,
 }
@@ -69,6 +68,13 @@ impl Scratch {
     /// Buffers for evaluations on up to `threads` threads; only those that take milliseconds are spread.
     pub fn with_threads(threads: usize) -> Self {
         Self { workers: (0..threads.max(1)).map(|_| Worker::default()).collect() }
+    }
+}
+
+/// On one thread.
+impl Default for Scratch {
+    fn default() -> Self {
+        Self::with_threads(1)
     }
 }
 
@@ -131,11 +137,11 @@ impl Evaluator {
     /// 5. Flood: b' ← b' + uniform noise of ±2^φ.
     /// 6. Reply with the leading bits of a' and b'.
     pub fn evaluate(&self, request: &[u8], key: &PublicKey, scratch: &mut Scratch) -> Result<Vec<u8>, EvaluateError> {
-        let named = self.check(request)?.key;
-        if named != key.id() || key.parameters() != self.packings[0].shape.parameters {
+        let request = self.parse(request)?;
+        if *request.key != key.id().0 || key.parameters() != self.packings[0].shape.parameters {
             return Err(EvaluateError::Key);
         }
-        self.evaluate_with(request, Defences { key: Some(key), flood: Some(self.flood) }, scratch)
+        Ok(self.reply(&request, Defences { key: Some(key), flood: Some(self.flood) }, scratch))
     }
 
     /// Parses a request as step 1 does, and tells what it asks for.
@@ -181,9 +187,6 @@ impl Evaluator {
 
     fn reply(&self, request: &RequestParts<'_>, defences: Defences<'_>, scratch: &mut Scratch) -> Vec<u8> {
         let weights = &self.weights[usize::from(request.layout)];
-        if scratch.workers.is_empty() {
-            scratch.workers.push(Worker::default());
-        }
         let threads = match weights.packing.cost(request.rows) > WORTH_SPREADING_US {
             true => scratch.workers.len(),
             false => 1,

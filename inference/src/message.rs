@@ -170,7 +170,7 @@ pub(crate) fn header(kind: MessageKind, parameters: ParameterSet, layout: u8, ro
 
 /// What a header says, of the right kind, version and parameters.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Header {
+struct Header {
     layout: u8,
     rows: usize,
 }

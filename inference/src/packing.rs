@@ -80,6 +80,10 @@ impl Packing {
         (capacity > 0).then_some(Self { capacity, ..unbounded })
     }
 
+    pub(crate) fn layout(&self) -> Layout {
+        self.layout
+    }
+
     /// N.
     pub(crate) fn degree(&self) -> usize {
         self.shape.parameters.degree()

@@ -2,56 +2,29 @@
 #![cfg(feature = "import")]
 #![expect(clippy::unwrap_used, reason = "the helpers are part of the tests")]
 
-use std::fs;
+mod common;
 
 use cloister_inference::{
-    Bundle, Description, EncryptError, Evaluator, FeatureRange, ImportOptions, Imported, Prediction, PublicKey,
-    Scratch, Session, import,
+    Bundle, Description, EncryptError, Evaluator, ImportOptions, Imported, Prediction, PublicKey, Scratch, Session,
+    import,
 };
 
-fn data(name: &str) -> Vec<u8> {
-    let path = format!("{}/../tests/data/iris/{name}", env!("CARGO_MANIFEST_DIR"));
-    fs::read(&path).unwrap_or_else(|error| panic!("{path}: {error}"))
-}
+use common::{Table, data};
 
-/// A CSV file whose last column is text: its header, its numbers, its texts.
-struct Table {
-    header: Vec<String>,
-    numbers: Vec<Vec<f64>>,
-    texts: Vec<String>,
-}
-
-impl Table {
-    fn read(name: &str) -> Self {
-        let text = String::from_utf8(data(name)).unwrap();
-        let mut lines = text.lines().map(|line| line.split(',').map(String::from).collect::<Vec<_>>());
-        let mut table = Self { header: lines.next().unwrap(), numbers: vec![], texts: vec![] };
-        for mut fields in lines {
-            table.texts.push(fields.pop().unwrap());
-            table.numbers.push(fields.iter().map(|field| field.parse().unwrap()).collect());
-        }
-        table
-    }
-
-    /// The least and greatest value of each column.
-    fn ranges(&self) -> Vec<FeatureRange> {
-        let column = |index: usize| self.numbers.iter().map(move |row| row[index]);
-        let range = |(index, name): (usize, &String)| FeatureRange {
-            name: name.clone(),
-            low: column(index).fold(f64::INFINITY, f64::min),
-            high: column(index).fold(f64::NEG_INFINITY, f64::max),
-            step: None,
-        };
-        self.header[..self.header.len() - 1].iter().enumerate().map(range).collect()
-    }
+/// A file of Iris whose last column is text: its numbers, and that column.
+fn table(name: &str) -> (Table, Vec<String>) {
+    let mut table = Table::read(&format!("iris/{name}"));
+    table.header.pop();
+    let texts = table.rows.iter_mut().map(|row| row.pop().unwrap()).collect();
+    (table, texts)
 }
 
 fn options() -> ImportOptions {
-    ImportOptions { ranges: Some(Table::read("iris.csv").ranges()), ..ImportOptions::new("iris", "1.0") }
+    ImportOptions { ranges: Some(table("iris.csv").0.ranges()), ..ImportOptions::new("iris", "1.0") }
 }
 
 fn imported() -> Imported {
-    import(&data("iris.onnx"), &options()).unwrap()
+    import(&data("iris/iris.onnx"), &options()).unwrap()
 }
 
 /// Encrypts `rows`, evaluates and decrypts them, with every file read from its bytes.
@@ -68,13 +41,13 @@ fn predict(bundle: &Bundle, rows: &[Vec<f64>]) -> Vec<Prediction> {
 
 #[test]
 fn every_logit_is_within_the_bound_of_scikit_learn() {
-    let (iris, expected) = (Table::read("iris.csv"), Table::read("expected.csv"));
+    let (iris, expected) = (table("iris.csv").0.numbers(), table("expected.csv").0.numbers());
     for (precision, ranges) in [(1e-3, options().ranges), (1e-4, options().ranges), (1e-3, None), (0.5, None)] {
-        let bundle = import(&data("iris.onnx"), &ImportOptions { precision, ranges, ..options() }).unwrap().bundle;
+        let bundle = import(&data("iris/iris.onnx"), &ImportOptions { precision, ranges, ..options() }).unwrap().bundle;
         assert!(bundle.bound() <= precision);
-        let predictions = predict(&bundle, &iris.numbers);
+        let predictions = predict(&bundle, &iris);
         assert_eq!(predictions.len(), 150);
-        for (prediction, expected) in predictions.iter().zip(&expected.numbers) {
+        for (prediction, expected) in predictions.iter().zip(&expected) {
             for (logit, expected) in prediction.logits.iter().zip(expected) {
                 assert!((logit - expected).abs() <= bundle.bound(), "{logit} for {expected} at {precision}");
             }
@@ -84,19 +57,19 @@ fn every_logit_is_within_the_bound_of_scikit_learn() {
 
 #[test]
 fn every_label_is_that_of_scikit_learn() {
-    let (iris, expected) = (Table::read("iris.csv"), Table::read("expected.csv"));
-    let predictions = predict(&imported().bundle, &iris.numbers);
+    let ((iris, _), (_, expected)) = (table("iris.csv"), table("expected.csv"));
+    let predictions = predict(&imported().bundle, &iris.numbers());
     let labels: Vec<String> = predictions.iter().map(|prediction| prediction.label_text()).collect();
-    assert_eq!(labels, expected.texts);
+    assert_eq!(labels, expected);
     assert!(predictions.iter().all(|prediction| prediction.certain), "no row of Iris is within 0.002 of a tie");
 }
 
 #[test]
 fn rows_travel_alone_as_well_as_together() {
-    let iris = Table::read("iris.csv");
+    let iris = table("iris.csv").0.numbers();
     let bundle = imported().bundle;
-    let together = predict(&bundle, &iris.numbers[..10]);
-    for (row, prediction) in iris.numbers.iter().zip(together) {
+    let together = predict(&bundle, &iris[..10]);
+    for (row, prediction) in iris.iter().zip(together) {
         let alone = predict(&bundle, std::slice::from_ref(row)).remove(0);
         for (one, other) in alone.logits.iter().zip(&prediction.logits) {
             assert!((one - other).abs() <= 2.0 * bundle.bound());

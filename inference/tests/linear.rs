@@ -5,10 +5,12 @@
 #![cfg(feature = "import")]
 #![expect(clippy::unwrap_used, reason = "the helpers are part of the tests")]
 
-use std::fs;
+mod common;
 
 use cloister_inference::{Bundle, FeatureRange, ImportError, ImportOptions, Link, Session, Step, import};
 use serde::Deserialize;
+
+use common::{Table, data};
 
 /// What `cases.json` says of a case.
 #[derive(Clone, Debug, Deserialize)]
@@ -27,55 +29,18 @@ struct Case {
 
 impl Case {
     fn onnx(&self) -> Vec<u8> {
-        data(&format!("{}.onnx", self.name))
+        data(&format!("linear/{}.onnx", self.name))
     }
 
     fn ranges(&self) -> Vec<FeatureRange> {
-        Table::read(&format!("{}.csv", self.dataset)).ranges()
+        Table::read(&format!("linear/{}.csv", self.dataset)).ranges()
     }
-}
-
-fn data(name: &str) -> Vec<u8> {
-    let path = format!("{}/../tests/data/linear/{name}", env!("CARGO_MANIFEST_DIR"));
-    fs::read(&path).unwrap_or_else(|error| panic!("{path}: {error}"))
 }
 
 fn cases() -> Vec<Case> {
-    let cases: Vec<Case> = serde_json::from_slice(&data("cases.json")).unwrap();
+    let cases: Vec<Case> = serde_json::from_slice(&data("linear/cases.json")).unwrap();
     assert!(cases.len() > 60, "{}", cases.len());
     cases
-}
-
-/// A CSV file: its header and its cells.
-struct Table {
-    header: Vec<String>,
-    rows: Vec<Vec<String>>,
-}
-
-impl Table {
-    fn read(name: &str) -> Self {
-        let text = String::from_utf8(data(name)).unwrap();
-        let mut lines = text.lines().map(|line| line.split(',').map(String::from).collect());
-        Self { header: lines.next().unwrap(), rows: lines.collect() }
-    }
-
-    /// All cells as numbers; an empty one is missing.
-    fn numbers(&self) -> Vec<Vec<f64>> {
-        let number = |cell: &String| if cell.is_empty() { f64::NAN } else { cell.parse().unwrap() };
-        self.rows.iter().map(|row| row.iter().map(number).collect()).collect()
-    }
-
-    /// The least and greatest value of each column.
-    fn ranges(&self) -> Vec<FeatureRange> {
-        let numbers = self.numbers();
-        let range = |(index, name): (usize, &String)| FeatureRange {
-            name: name.clone(),
-            low: numbers.iter().map(|row| row[index]).fold(f64::INFINITY, f64::min),
-            high: numbers.iter().map(|row| row[index]).fold(f64::NEG_INFINITY, f64::max),
-            step: None,
-        };
-        self.header.iter().enumerate().map(range).collect()
-    }
 }
 
 /// At the least precision of 0.001, 0.01, … that a case reaches.
@@ -147,7 +112,7 @@ fn scalers_give_ranges_that_hold_their_data() {
         };
         // What MinMaxScaler maps to −1 to 1 looks as if it were mapped to 0 to 1.
         if case.name != "iris-sgd-log" {
-            let rows = Table::read(&format!("{}.csv", case.dataset)).numbers();
+            let rows = Table::read(&format!("linear/{}.csv", case.dataset)).numbers();
             let mut session = Session::new(bundle.description());
             let held = rows.iter().filter(|row| session.encrypt(&[row]).is_ok()).count();
             assert!(held * 10 >= rows.len() * 9, "{}: {held} of {}", case.name, rows.len());
@@ -189,7 +154,7 @@ fn what_is_not_linear_is_refused_by_name() {
         ("calibrated", "Sum", "calibrates", "itself"),
         ("naive-bayes", "ReduceLogSumExp", "naive Bayes", "LogisticRegression"),
     ] {
-        let error = import(&data(&format!("refused/{name}.onnx")), &ImportOptions::new(name, "1")).unwrap_err();
+        let error = import(&data(&format!("linear/refused/{name}.onnx")), &ImportOptions::new(name, "1")).unwrap_err();
         let ImportError::UnsupportedNode { node, op: found, .. } = &error else { panic!("{name}: {error}") };
         assert_eq!((&found[..], error.code(), node.is_empty()), (op, "onnx_node", false), "{name}");
         assert!(error.to_string().contains(reason), "{name}: {error}");
@@ -200,7 +165,7 @@ fn what_is_not_linear_is_refused_by_name() {
 #[test]
 fn truncated_files_are_refused() {
     for name in ["cancer-logistic-text.onnx", "iris-one-vs-rest.onnx"] {
-        let onnx = data(name);
+        let onnx = data(&format!("linear/{name}"));
         for len in (0..onnx.len()).step_by(7) {
             // The opset entries at the end are not looked at.
             if let Err(error) = import(&onnx[..len], &ImportOptions::new("truncated", "1")) {

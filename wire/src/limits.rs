@@ -4,10 +4,9 @@ use std::time::Duration;
 
 /// Bytes of a client's nonce.
 pub const NONCE_BYTES: usize = 32;
-/// What a request body may have beside its ciphertext: the JSON header, and a public key of 12 to 33 kB.
+/// What a request body may have beside its ciphertext: the JSON header, and a public key of 16 to 33 kB. Of ciphertexts a
+/// service accepts as much as its largest model asks for.
 pub const BESIDE_CIPHERTEXT_BYTES: usize = 64 * 1024;
-/// Largest request body of any service. Each accepts only as much as its largest model asks for.
-pub const MAX_REQUEST_BYTES: usize = (4 << 20) + BESIDE_CIPHERTEXT_BYTES;
 /// Largest response body that a client reads: a ciphertext of 4 MiB, or a model's description of 6 MiB in base64.
 pub const MAX_RESPONSE_BYTES: usize = 9 << 20;
 /// Largest JSON part of an inference message.

@@ -23,8 +23,13 @@ impl SecretKey {
         }))
     }
 
-    /// `out[r·κ + c]` += coefficient `first` + r·stride + c of a·S, in a time that depends on none of the key's bits.
-    pub(crate) fn multiply(
+    /// As [`Binary::multiply`].
+    pub(crate) fn multiply(&self, mask: &Factor, first: usize, out: &mut [u64], buffers: &mut Buffers) {
+        self.0.multiply(mask, first, out, buffers);
+    }
+
+    /// As [`Binary::multiply_rows`].
+    pub(crate) fn multiply_rows(
         &self,
         mask: &Factor,
         first: usize,

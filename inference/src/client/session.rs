@@ -84,8 +84,7 @@ impl Session {
         let mut body = Zeroizing::new(vec![0; parameters.degree()]);
         let seed = random::seed();
         self.mask.refill(parameters, |mask| Keystream::new(&seed).fill(mask));
-        let all = (body.len(), body.len());
-        self.key.multiply(&self.mask, 0, all, &mut body, &mut self.buffers);
+        self.key.multiply(&self.mask, 0, &mut body, &mut self.buffers);
         self.noise.add_t_uniform(parameters.noise(), &mut body);
         let mut bytes = message::header(MessageKind::PublicKey, parameters, 0, 0).to_vec();
         bytes.extend(seed);
@@ -147,12 +146,8 @@ impl Session {
     /// `bodies` += a·S on the window: its coefficients below zero are the last of the polynomial.
     fn add_masks(&mut self, packing: &Packing, bodies: &mut [u64]) {
         let (below_zero, above) = bodies.split_at_mut(packing.lead());
-        let mut multiply = |first: usize, out: &mut [u64]| {
-            let all = (out.len(), out.len());
-            self.key.multiply(&self.mask, first, all, out, &mut self.buffers);
-        };
-        multiply(packing.degree() - packing.lead(), below_zero);
-        multiply(0, above);
+        self.key.multiply(&self.mask, packing.degree() - packing.lead(), below_zero, &mut self.buffers);
+        self.key.multiply(&self.mask, 0, above, &mut self.buffers);
     }
 
     /// The published logits of each row of a request, from the reply to it.
@@ -197,7 +192,7 @@ impl Session {
                 mask.iter_mut().zip(&mut coefficients).for_each(|(a, coefficient)| *a = coefficient);
             });
             products.fill(0);
-            key.multiply(mask, packing.output(0), (packing.stride(), kappa), &mut products, buffers);
+            key.multiply_rows(mask, packing.output(0), (packing.stride(), kappa), &mut products, buffers);
             for (phases, products) in phases.chunks_exact_mut(outputs).zip(products.chunks_exact(kappa)) {
                 let phases = &mut phases[packing.outputs_of(group)];
                 phases.iter_mut().zip(products).for_each(|(phase, product)| *phase = product.wrapping_neg());
@@ -340,7 +335,7 @@ mod tests {
     fn largest_noise(bundle: &Bundle) -> u128 {
         let description = bundle.description();
         let (packings, scale) = (description.packings(), description.scale());
-        let norms = Norms::new(bundle.model(), &packings[0].shape, &vec![0; description.features().len()]);
+        let norms = Norms::new(bundle.model(), description.limbs(), &vec![0; description.features().len()]);
         Bound::new(&norms, scale, packings).total()
     }
 

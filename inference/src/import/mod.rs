@@ -221,16 +221,8 @@ fn random_rows(features: &[Feature], rows: usize, digest: [u8; 48]) -> impl Iter
 
 #[cfg(test)]
 mod tests {
-    use super::sample::{Sample, bypass, changed, iris};
+    use super::sample::{Sample, bypass, changed, iris, ranges};
     use super::*;
-
-    fn range(name: &str, low: f64, high: f64) -> FeatureRange {
-        FeatureRange { name: name.into(), low, high, step: None }
-    }
-
-    fn ranges() -> Vec<FeatureRange> {
-        vec![range("a", 4.0, 8.0), range("b", 2.0, 4.5), range("c", 1.0, 7.0), range("d", 0.0, 2.5)]
-    }
 
     #[test]
     fn a_model_without_a_scaler_needs_ranges() {

@@ -84,10 +84,12 @@ struct Planner<'a> {
     wish: Wish,
 }
 
-/// Integers and their scales, before anything is known of noise.
-struct Draft {
-    model: IntegerModel,
-    features: Vec<Feature>,
+/// Integers and their scales, before anything is known of the ring. Many are drawn up of one model, and few become plans.
+#[derive(Clone, Copy)]
+struct Draft<'a> {
+    model: &'a IntegerModel,
+    features: &'a [Feature],
+    norms: &'a Norms,
     scale: Scale,
     limbs: Limbs,
 }
@@ -115,7 +117,8 @@ impl Planner<'_> {
         let plans = self.interval_scales(parameters).filter_map(|scale| {
             let model =
                 IntegerModel { weights: self.weights(&features, scale)?, biases: self.biases(scale, Limbs::WHOLE)? };
-            let draft = Draft { model, features: features.clone(), scale, limbs: Limbs::WHOLE };
+            let norms = Norms::new(&model, Limbs::WHOLE, &reaches(&features, scale));
+            let draft = Draft { model: &model, features: &features, norms: &norms, scale, limbs: Limbs::WHOLE };
             let bits = (flood / scale.unit()).log2().floor().clamp(0.0, 61.0) as u32;
             self.finish(draft, parameters, decimals, |_| bits)
         });
@@ -152,7 +155,8 @@ impl Planner<'_> {
         let mut best: Option<Plan> = None;
         for scale in finer.filter_map(|finer| self.exact_scale(room, finer)) {
             let Some(weights) = self.weights(self.features, scale) else { continue };
-            let (of_features, of_weights) = (feature_bits(self.features, scale), weight_bits(&weights));
+            let reaches = reaches(self.features, scale);
+            let (of_features, of_weights) = (feature_bits(&reaches), weight_bits(&weights));
             for (features, digits) in (1..=MOST_DIGITS).flat_map(|x| (1..=MOST_DIGITS).map(move |w| (x, w))) {
                 let limbs = Limbs {
                     weights: Digits::holding(of_weights, digits),
@@ -160,8 +164,10 @@ impl Planner<'_> {
                 };
                 let Some(biases) = self.biases(scale, limbs) else { continue };
                 let model = IntegerModel { weights: weights.clone(), biases };
+                let norms = Norms::new(&model, limbs, &reaches);
+                let draft = Draft { model: &model, features: self.features, norms: &norms, scale, limbs };
                 // Of a wide model all of them together are hundreds of megabytes.
-                let found = best.into_iter().chain(self.exact_in(&model, scale, limbs, decimals));
+                let found = best.into_iter().chain(self.exact_in(draft, decimals));
                 best = found.min_by(|one, other| one.cost.total_cmp(&other.cost));
             }
         }
@@ -186,14 +192,12 @@ impl Planner<'_> {
         (LOGIT_BITS.contains(&logit_bits) && WEIGHT_BITS.contains(&scale.weights)).then_some(scale)
     }
 
-    fn exact_in(&self, model: &IntegerModel, scale: Scale, limbs: Limbs, decimals: u32) -> Vec<Plan> {
-        let reaches: Vec<u64> = self.features.iter().map(|feature| feature.reach(scale.features)).collect();
+    fn exact_in(&self, draft: Draft<'_>, decimals: u32) -> Vec<Plan> {
+        // P·2^δ and a half of 2^δ stay below 2^63.
+        let shift = 62_u32.checked_sub(draft.norms.largest().max(1).ilog2() + 1).filter(|shift| *shift > 0);
+        let Some(shift) = shift else { return vec![] };
+        let draft = Draft { scale: Scale { shift, ..draft.scale }, ..draft };
         let plans = ParameterSet::ALL.into_iter().filter_map(|parameters| {
-            let norms = Norms::new(model, &self.shape(parameters, limbs, MAX_BITS), &reaches);
-            // P·2^δ and a half of 2^δ stay below 2^63.
-            let shift = 62_u32.checked_sub(norms.largest().max(1).ilog2() + 1).filter(|shift| *shift > 0)?;
-            let scale = Scale { shift, ..scale };
-            let draft = Draft { model: model.clone(), features: self.features.to_vec(), scale, limbs };
             // Half of what the noise leaves is for the flood, the rest for the reply's rounding.
             self.finish(draft, parameters, decimals, |noise| {
                 let room = (1_u128 << (shift - 1)).saturating_sub(noise.encryption + noise.rerandomisation);
@@ -232,13 +236,12 @@ impl Planner<'_> {
     /// Layouts, flood and the bits of a reply, if all that is promised holds. `flood` gives φ, of the noise without it.
     fn finish(
         &self,
-        draft: Draft,
+        draft: Draft<'_>,
         parameters: ParameterSet,
         decimals: u32,
         flood: impl Fn(&Noise) -> u32,
     ) -> Option<Plan> {
-        let Draft { model, features, mut scale, limbs } = draft;
-        let reaches: Vec<u64> = features.iter().map(|feature| feature.reach(scale.features)).collect();
+        let Draft { model, features, norms, mut scale, limbs } = draft;
         let guess = self.shape(parameters, limbs, typical_reply_bits(scale, self.wish.precision));
         let layouts = Packing::choose(guess);
         let packed = |reply_bits| -> Option<Vec<Packing>> {
@@ -246,20 +249,20 @@ impl Planner<'_> {
             layouts.iter().map(|&layout| Packing::new(shape, layout)).collect()
         };
         let packings = packed(guess.reply_bits)?;
-        let norms = Norms::new(&model, &guess, &reaches);
-        scale.flood = flood(&Noise::new(&norms, scale, &packings));
-        let noise = Noise::new(&norms, scale, &packings);
+        scale.flood = flood(&Noise::new(norms, scale, &packings));
+        let noise = Noise::new(norms, scale, &packings);
         if self.wish.distance.is_some_and(|distance| noise.distance(&guess) > distance) {
             return None;
         }
         let fits = |reply: u32| {
             let (scale, noise) = (Scale { reply, ..scale }, Noise { switch: switch_error(reply, parameters), ..noise });
             let limit = noise.limit(norms.largest(), scale).ok()?;
-            let ledger = ErrorLedger::new(&model, &features, scale, &noise, decimals, self.folded.errors);
+            let ledger = ErrorLedger::new(model, features, scale, &noise, decimals, self.folded.errors);
             (ledger.total() <= self.wish.precision).then_some((scale, ledger.total(), limit))
         };
         let (scale, bound, limit) = (1..=MAX_BITS).find_map(fits)?;
         let cost = cost(&packed(scale.reply)?);
+        let (model, features) = (model.clone(), features.to_vec());
         Some(Plan { model, features, parameters, scale, limbs, layouts, decimals, bound, limit, cost })
     }
 }
@@ -285,10 +288,14 @@ fn typical_reply_bits(scale: Scale, precision: f64) -> u32 {
     (75.0 - room).clamp(1.0, f64::from(MAX_BITS)) as u32
 }
 
+/// M_j of every feature.
+fn reaches(features: &[Feature], scale: Scale) -> Vec<u64> {
+    features.iter().map(|feature| feature.reach(scale.features)).collect()
+}
+
 /// The bits of the largest integer of a feature.
-fn feature_bits(features: &[Feature], scale: Scale) -> u32 {
-    let largest = features.iter().map(|feature| feature.reach(scale.features)).max().unwrap_or(1);
-    largest.next_power_of_two().ilog2()
+fn feature_bits(reaches: &[u64]) -> u32 {
+    reaches.iter().max().unwrap_or(&1).next_power_of_two().ilog2()
 }
 
 fn weight_bits(weights: &[Vec<i64>]) -> u32 {
@@ -380,8 +387,7 @@ mod tests {
             let reply = scale.reply - 1;
             let shape = Shape { parameters, features: 30, logits: 2, limbs, reply_bits: reply };
             let packings: Vec<_> = layouts.iter().map(|&layout| Packing::new(shape, layout).unwrap()).collect();
-            let reaches: Vec<u64> = features.iter().map(|feature| feature.reach(scale.features)).collect();
-            let norms = Norms::new(&model, &shape, &reaches);
+            let norms = Norms::new(&model, limbs, &reaches(&features, scale));
             let smaller = Scale { reply, ..scale };
             let noise = Noise::new(&norms, smaller, &packings);
             let ledger =

@@ -182,15 +182,7 @@ mod tests {
     use rten_onnx::onnx::DataType;
 
     use super::*;
-    use crate::import::sample::{Sample, attribute, changed, iris};
-
-    fn range(name: &str, low: f64, high: f64) -> FeatureRange {
-        FeatureRange { name: name.into(), low, high, step: None }
-    }
-
-    fn ranges() -> Vec<FeatureRange> {
-        vec![range("a", 4.0, 8.0), range("b", 2.0, 4.5), range("c", 1.0, 7.0), range("d", 0.0, 2.5)]
-    }
+    use crate::import::sample::{Sample, attribute, changed, iris, range, ranges};
 
     /// Seven steps of data with one more on each side are nine, and ten are even.
     #[test]

@@ -5,13 +5,22 @@ use rten_onnx::onnx::{
     TypeProtoTensor, ValueInfoProto,
 };
 
-use super::ImportError;
 use super::model::Model;
 use super::onnx::op;
+use super::{FeatureRange, ImportError};
 
 /// The Iris model as skl2onnx wrote it: Scaler, LinearClassifier, Identity, Normalizer, ZipMap.
 pub(super) fn iris() -> Vec<u8> {
     std::fs::read(concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/data/iris/iris.onnx")).unwrap()
+}
+
+pub(super) fn range(name: &str, low: f64, high: f64) -> FeatureRange {
+    FeatureRange { name: name.into(), low, high, step: None }
+}
+
+/// Of the Iris model's columns.
+pub(super) fn ranges() -> Vec<FeatureRange> {
+    vec![range("a", 4.0, 8.0), range("b", 2.0, 4.5), range("c", 1.0, 7.0), range("d", 0.0, 2.5)]
 }
 
 /// The Iris model with one thing changed.

@@ -7,7 +7,7 @@ use std::{hint::black_box, time::Instant};
 
 use aes::Aes256;
 use cloister_e2e::tasks::Task;
-use cloister_inference::{Bundle, Session};
+use cloister_inference::Bundle;
 use ctr::{
     Ctr128BE,
     cipher::{BlockCipherEncrypt, KeyInit, KeyIvInit, StreamCipher},
@@ -24,7 +24,7 @@ pub(crate) fn measure() -> anyhow::Result<Vec<Figure>> {
         let mut task = Task::load(name)?;
         let bundle = task.import(precision)?;
         task.rows.truncate(count);
-        figures.extend(Work::of(&bundle, &task)?.figures(id, &machine));
+        figures.extend(Work::of(&bundle, &task).figures(id, &machine));
     }
     Ok(figures)
 }
@@ -88,25 +88,21 @@ struct Work {
 }
 
 impl Work {
-    fn of(bundle: &Bundle, task: &Task) -> anyhow::Result<Self> {
-        let mut session = Session::new(bundle.description());
+    fn of(bundle: &Bundle, task: &Task) -> Self {
         let mut work = Self::default();
-        for rows in task.rows.chunks(bundle.rows_per_request()) {
-            work.add(bundle, session.encrypt(rows)?.bytes(), rows.len());
-        }
-        Ok(work)
+        task.rows.chunks(bundle.rows_per_request()).for_each(|rows| work.add(bundle, rows.len()));
+        work
     }
 
-    /// Counts as `inference/src/packing.rs` and `evaluator.rs` do.
-    fn add(&mut self, bundle: &Bundle, request: &[u8], rows: usize) {
+    /// Counts as `inference/src/evaluator.rs` computes.
+    fn add(&mut self, bundle: &Bundle, rows: usize) {
         let description = bundle.description();
-        let layout = description.layouts()[usize::from(request[LAYOUT])];
+        let (layout, transforms) = (description.layout_for(rows), description.transforms(rows));
         let (limbs, degree) = (description.limbs(), description.parameters().polynomial_size().0);
         let blocks = description.features().len().div_ceil(layout.features);
         let groups = (description.logits() * limbs.weights.count).div_ceil(layout.outputs);
         let (pairs, taps) = (blocks * groups, layout.features * layout.outputs);
         let outputs = rows * limbs.features.count * layout.outputs;
-        let transforms = pairs * taps > 64 * (blocks + groups) && pairs * degree <= 1 << 22;
         let (products, weights) = match transforms {
             true => (0, 20 * pairs * degree + 8 * pairs * taps),
             false => (pairs * taps * degree, 8 * pairs * taps),
@@ -121,7 +117,7 @@ impl Work {
         self.keystream_bytes += (8 * blocks * degree) as f64;
         self.multiply_adds += (products + pairs * taps * outputs) as f64;
         let sums = 8 * groups * (degree + outputs);
-        self.bytes += (request.len() + bundle.reply_len(rows) + 8 * blocks * degree + weights + sums) as f64;
+        self.bytes += (bundle.request_len(rows) + bundle.reply_len(rows) + 8 * blocks * degree + weights + sums) as f64;
     }
 
     fn figures(&self, id: &str, machine: &Machine) -> Vec<Figure> {
@@ -145,9 +141,6 @@ impl Work {
         parts.iter().map(|(what, us)| figure(what, *us)).chain([figure("sum_us", sum)]).collect()
     }
 }
-
-/// Where a request says which layout it is in.
-const LAYOUT: usize = 6;
 
 /// The second cache of the smallest processor that this is compared on.
 const L2: f64 = (1 << 20) as f64;
