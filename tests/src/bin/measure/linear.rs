@@ -16,12 +16,14 @@ const TIME: Duration = Duration::from_secs(2);
 const REPETITIONS: usize = 2000;
 
 /// A comparison: its name, the task and how many of its rows, and the precision that is asked for, so that no logit is
-/// further off than with the fastest system that the task is compared with (`tests/peers`).
-pub(crate) const TASKS: [(&str, &str, usize, f64); 9] = [
+/// further off than with the fastest system that the task is compared with (`tests/peers`); `-fine` than with any.
+pub(crate) const TASKS: [(&str, &str, usize, f64); 11] = [
     ("iris-1", "iris", 1, 1e-3),
+    ("iris-1-fine", "iris", 1, 5e-6),
     ("iris-150", "iris", 150, 2e-5),
     ("iris-exact", "iris", 150, 1e-6),
     ("bc-1", "bc", 1, 1e-3),
+    ("bc-1-fine", "bc", 1, 5e-6),
     ("bc-143", "bc", 143, 3e-6),
     ("digits-1", "digits", 1, 4e-5),
     ("digits-360", "digits", 360, 1.5e-6),
