@@ -1,5 +1,7 @@
 //! A verified enclave: the end of verification, and what a client asks it for.
 
+use std::collections::BTreeSet;
+
 use crate::{
     Channel, Evidence, FreshDocument, Manifest, ManifestModel, ModelError, Policy, Receipt, ReceiptError,
     ReceiptPublicKey, Sha384, StepReport, Timestamp, policy::Models,
@@ -54,20 +56,30 @@ impl VerifiedEnclave {
         &self.fresh.receipt_key
     }
 
+    /// The digest of that key, by which a request says for which enclave it was made.
+    pub fn receipt_key_digest(&self) -> Sha384 {
+        Sha384::of(&self.fresh.statement.receipt_key)
+    }
+
     /// All twelve steps, and what was found in each.
     pub fn steps(&self) -> &[StepReport] {
         self.fresh.document.steps()
     }
 
-    /// The model `name`, if the enclave serves the bundle that the policy accepts under that name.
+    /// The model `name`, if the enclave serves the bundle that the policy accepts under that name, in whichever version.
     pub fn model(&self, name: &str) -> Result<&ManifestModel, ModelError> {
-        let manifest = self.manifest();
-        let model = manifest.model(name).ok_or_else(|| ModelError::UnknownModel {
-            name: name.to_owned(),
-            served: manifest.models.iter().map(|model| model.name.clone()).collect(),
+        let judge = |model| self.accept(model).map(|()| model);
+        let mut newest_first = self.manifest().versions(name).rev().map(judge);
+        let newest = newest_first.next().ok_or_else(|| {
+            let served: BTreeSet<_> = self.manifest().models.iter().map(|model| model.name.clone()).collect();
+            ModelError::UnknownModel { name: name.to_owned(), served: served.into_iter().collect() }
         })?;
-        self.accepted.check(&model.name, model.bundle)?;
-        Ok(model)
+        newest.or_else(|error| newest_first.find_map(Result::ok).ok_or(error))
+    }
+
+    /// Requires that the policy accepts this model, one of the manifest's.
+    pub fn accept(&self, model: &ManifestModel) -> Result<(), ModelError> {
+        self.accepted.check(&model.name, model.bundle)
     }
 
     /// Reads a receipt, and requires that it is for exactly this answer. Release nothing of an answer before.

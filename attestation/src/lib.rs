@@ -73,7 +73,7 @@ pub use enclave::VerifiedEnclave;
 pub use error::{Refusal, VerificationError};
 pub use evidence::{ArchivedEnclave, Evidence, EvidenceError};
 pub use fresh::FreshDocument;
-pub use manifest::{Limits, Manifest, ManifestModel, ModelError};
+pub use manifest::{Limits, Loadable, Manifest, ManifestModel, ModelError};
 pub use payload::PayloadError;
 pub use pcrs::Pcrs;
 pub use policy::{ChannelRule, Pins, Policy, PolicyError, PolicyModel, PolicyWarning, Release, Standing};

@@ -1,6 +1,6 @@
 //! What an enclave serves.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, fmt};
 
 use serde::{Deserialize, Serialize};
 
@@ -12,13 +12,53 @@ use crate::{
 
 const FORMAT: Format = Format { name: "manifest", limit: 64 * 1024 };
 
-/// The models that an enclave serves and the limits it serves them under, fixed at its boot.
+/// The models that an enclave serves now, the limits it serves them under, and what it may serve later.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Manifest {
-    /// The models, each name once.
+    /// The models, each version of a name once; of several the last is the newest.
     pub models: Vec<ManifestModel>,
     /// The limits of the service.
     pub limits: Limits,
+    /// Which bundles the enclave takes while it runs, by its measured settings.
+    pub loadable: Loadable,
+}
+
+/// Which bundles an enclave takes from its parent while it runs. Whatever it takes stands in its manifest from then on.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Loadable {
+    /// None: it serves the models of its image.
+    #[default]
+    None,
+    /// Those with one of these digests.
+    Listed(Vec<Sha384>),
+    /// Any.
+    Any,
+}
+
+impl Loadable {
+    /// Whether a bundle of this digest is taken.
+    pub fn allows(&self, bundle: Sha384) -> bool {
+        match self {
+            Self::None => false,
+            Self::Listed(digests) => digests.contains(&bundle),
+            Self::Any => true,
+        }
+    }
+
+    /// Whether nothing is ever taken.
+    pub fn is_none(&self) -> bool {
+        *self == Self::None
+    }
+}
+
+impl fmt::Display for Loadable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::None => f.write_str("none: models are those of the image"),
+            Self::Listed(digests) => write!(f, "{} more by their digests", digests.len()),
+            Self::Any => f.write_str("any: what is served is up to the parent, the manifest says what it is"),
+        }
+    }
 }
 
 /// One model, by its digests.
@@ -44,20 +84,31 @@ pub struct Limits {
 }
 
 impl Manifest {
-    /// Deterministic CBOR: `{v, limits, models}`.
+    /// Deterministic CBOR: `{v, limits, models, loadable}`; `loadable` is a list of digests, or null for any.
     pub fn to_cbor(&self) -> Vec<u8> {
-        let Self { models, limits } = self.clone();
-        cbor::encode(&Wire { v: VERSION, limits, models })
+        let Self { models, limits, loadable } = self.clone();
+        let loadable = match loadable {
+            Loadable::None => Some(Vec::new()),
+            Loadable::Listed(digests) => Some(digests),
+            Loadable::Any => None,
+        };
+        cbor::encode(&Wire { v: VERSION, limits, models, loadable })
     }
 
     /// Reads what [`to_cbor`](Self::to_cbor) wrote, at most 64 KiB.
     pub fn from_cbor(bytes: &[u8]) -> Result<Self, FormatError> {
-        let Wire { v: _, limits, models } = FORMAT.decode(bytes)?;
+        let Wire { v: _, limits, models, loadable } = FORMAT.decode(bytes)?;
         let mut names = BTreeSet::new();
-        match models.iter().find(|model| !names.insert(&model.name)) {
-            Some(model) => Err(FORMAT.malformed(format_args!("model `{}` occurs twice", model.name))),
-            None => Ok(Self { models, limits }),
+        if let Some(twice) = models.iter().find(|model| !names.insert((&model.name, &model.version))) {
+            let ManifestModel { name, version, .. } = twice;
+            return Err(FORMAT.malformed(format_args!("version `{version}` of model `{name}` occurs twice")));
         }
+        let loadable = match loadable {
+            Some(digests) if digests.is_empty() => Loadable::None,
+            Some(digests) => Loadable::Listed(digests),
+            None => Loadable::Any,
+        };
+        Ok(Self { models, limits, loadable })
     }
 
     /// The digest that statements carry.
@@ -65,9 +116,9 @@ impl Manifest {
         Sha384::of(&self.to_cbor())
     }
 
-    /// The model of that name.
-    pub fn model(&self, name: &str) -> Option<&ManifestModel> {
-        self.models.iter().find(|model| model.name == name)
+    /// The versions of a model, the newest last.
+    pub fn versions<'a>(&'a self, name: &str) -> impl DoubleEndedIterator<Item = &'a ManifestModel> {
+        self.models.iter().filter(move |model| model.name == name)
     }
 }
 
@@ -77,6 +128,7 @@ struct Wire {
     v: u64,
     limits: Limits,
     models: Vec<ManifestModel>,
+    loadable: Option<Vec<Sha384>>,
 }
 
 /// The enclave does not serve this model, or not the one that the policy accepts.
@@ -155,21 +207,33 @@ mod tests {
     }
 
     fn manifest(names: &[&str]) -> Manifest {
-        Manifest { models: names.iter().copied().map(model).collect(), limits: Limits { max_request_bytes: 1 << 20 } }
+        let limits = Limits { max_request_bytes: 1 << 20 };
+        Manifest { models: names.iter().copied().map(model).collect(), limits, loadable: Loadable::None }
     }
 
     #[test]
     fn cbor_round_trips() {
         for names in [&[][..], &["iris"], &["iris", "digits"]] {
-            let manifest = manifest(names);
-            assert_eq!(Manifest::from_cbor(&manifest.to_cbor()), Ok(manifest));
+            for loadable in [Loadable::None, Loadable::Any, Loadable::Listed(vec![Sha384([5; 48])])] {
+                let manifest = Manifest { loadable, ..manifest(names) };
+                assert_eq!(Manifest::from_cbor(&manifest.to_cbor()), Ok(manifest));
+            }
         }
     }
 
     #[test]
-    fn a_name_that_occurs_twice_is_refused() {
+    fn a_model_has_versions_and_the_newest_is_the_last() {
+        let mut manifest = manifest(&["iris", "digits", "iris"]);
+        manifest.models[2].version = "2".to_owned();
+        let read = Manifest::from_cbor(&manifest.to_cbor()).unwrap();
+        let versions: Vec<_> = read.versions("iris").map(|model| &model.version).collect();
+        assert_eq!(versions, ["1", "2"]);
+    }
+
+    #[test]
+    fn a_version_that_occurs_twice_is_refused() {
         let error = Manifest::from_cbor(&manifest(&["iris", "iris"]).to_cbor()).unwrap_err();
-        assert_eq!(error.to_string(), "the manifest is malformed: model `iris` occurs twice");
+        assert_eq!(error.to_string(), "the manifest is malformed: version `1` of model `iris` occurs twice");
     }
 
     #[test]

@@ -5,9 +5,9 @@
 use std::{collections::BTreeSet, sync::LazyLock, time::Duration};
 
 use cloister_attestation::{
-    Archival, At, Challenge, Channel, ChannelRule, Evidence, Limits, Live, Manifest, ManifestModel, Nonce, Pins,
-    Policy, PolicyModel, Presentation, Receipt, ReceiptKey, ReceiptPublicKey, Release, Sha384, Statement, Timestamp,
-    UnverifiedDocument,
+    Archival, At, Challenge, Channel, ChannelRule, Evidence, Limits, Live, Loadable, Manifest, ManifestModel, Nonce,
+    Pins, Policy, PolicyModel, Presentation, Receipt, ReceiptKey, ReceiptPublicKey, Release, Sha384, Statement,
+    Timestamp, UnverifiedDocument,
 };
 use cloister_simulated_enclave::{Authority, Identity, forge::Forge};
 use proptest::{
@@ -60,7 +60,11 @@ prop_compose! {
         max_request_bytes: u64,
     ) -> Manifest {
         let model = |(name, (bundle, version, description))| ManifestModel { name, bundle, version, description };
-        Manifest { models: models.into_iter().map(model).collect(), limits: Limits { max_request_bytes } }
+        Manifest {
+            models: models.into_iter().map(model).collect(),
+            limits: Limits { max_request_bytes },
+            loadable: Loadable::None,
+        }
     }
 }
 
@@ -380,7 +384,7 @@ mod challenges {
         let authority = Authority::ephemeral();
         let (nonce, channel, spki) = (Nonce([1; 32]), Channel::TlsExporter([2; 32]), vec![3; 91]);
         let limits = Limits { max_request_bytes: 1 };
-        let manifest = Manifest { models: vec![], limits };
+        let manifest = Manifest { models: vec![], limits, loadable: Loadable::Any };
         let receipt_key = ReceiptKey::generate().public_key().to_vec();
         let statement = Statement { channel, spki, receipt_key, manifest: manifest.digest() };
         let forge = Forge::new(&authority, Identity::random(), NOW);
@@ -609,7 +613,11 @@ mod stored_evidence {
             version: "1".to_owned(),
             description: Sha384([number; 48]),
         };
-        let manifest = Manifest { models: vec![model("iris", BUNDLE)], limits: Limits { max_request_bytes: 1 } };
+        let manifest = Manifest {
+            models: vec![model("iris", BUNDLE)],
+            limits: Limits { max_request_bytes: 1 },
+            loadable: Loadable::None,
+        };
         let statement = Statement {
             channel: Channel::TlsExporter([number; 32]),
             spki: vec![number; 91],

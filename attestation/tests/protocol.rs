@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use cloister_attestation::{
     ArchivedEnclave, At, Challenge, Channel, ChannelRule, Evidence, EvidenceError, FormatError, FreshDocument, Limits,
-    Live, Manifest, ManifestModel, ModelError, Nonce, Pins, Policy, PolicyModel, Presentation, Receipt, ReceiptError,
-    ReceiptKey, Release, Sha384, Statement, Step, Timestamp, UnverifiedDocument, VerificationError, VerifiedEnclave,
+    Live, Loadable, Manifest, ManifestModel, ModelError, Nonce, Pins, Policy, PolicyModel, Presentation, Receipt,
+    ReceiptError, ReceiptKey, Release, Sha384, Statement, Step, Timestamp, UnverifiedDocument, VerificationError,
+    VerifiedEnclave,
 };
 use cloister_enclave::{Attester, Claims};
 use cloister_simulated_enclave::{Authority, Identity, SimulatedNsm, policy};
@@ -41,7 +42,7 @@ impl World {
             nsm: authority.enclave(Identity::random()).with_clock(move || now),
             receipt_key: ReceiptKey::generate(),
             policy: policy(&authority, &models),
-            manifest: Manifest { models, limits: Limits { max_request_bytes: 65536 } },
+            manifest: Manifest { models, limits: Limits { max_request_bytes: 65536 }, loadable: Loadable::None },
             challenge: Challenge {
                 nonce: Nonce::random(),
                 channel: Channel::TlsExporter([7; 32]),

@@ -4,11 +4,15 @@ use cloister_attestation::{
     At, CertificateCache, Challenge, Evidence, Live, ManifestModel, Nonce, Policy, Presentation, Timestamp,
     UnverifiedDocument, VerifiedEnclave,
 };
-use cloister_wire::{ATTESTATION_MEDIA_TYPE, limits::REATTEST_AFTER, paths};
+use cloister_wire::limits::REATTEST_AFTER;
 
-use crate::{Clock, Endpoint, Error, RemoteModel, SystemClock, transport::Transport};
+use crate::{
+    Clock, Endpoint, Error, Intermediary, RemoteModel, SystemClock, Token,
+    transport::{Relayed, Session, Transport},
+};
 
-/// One TLS session that ends in an enclave which satisfied a policy.
+/// A way to an enclave which satisfied a policy: one TLS session that ends in it, or, where the caller asked for that and the
+/// policy allows it, whatever an intermediary relays.
 #[derive(Debug)]
 pub struct AttestedConnection {
     pub(crate) transport: Transport,
@@ -35,12 +39,34 @@ impl AttestedConnection {
         policy: Policy,
         clock: impl Clock + 'static,
     ) -> Result<Self, Error> {
-        let mut transport = Transport::connect(endpoint).await?;
+        Self::over(Transport::Session(Session::connect(endpoint).await?), policy, clock).await
+    }
+
+    /// As [`open`](Self::open), through somebody who ends TLS before the enclave, which the policy has to allow
+    /// (`channel = "optional"`).
+    ///
+    /// What is lost: nothing ties the enclave to this connection, and whoever relays may hand requests to another enclave that
+    /// the same policy accepts. What stays: features and logits are encrypted, and every answer has a receipt of the enclave
+    /// that was verified, or is refused. No token travels.
+    pub async fn open_without_channel(intermediary: &Intermediary, policy: Policy) -> Result<Self, Error> {
+        Self::over(Transport::Relayed(Relayed::new(intermediary)?), policy, SystemClock).await
+    }
+
+    async fn over(mut transport: Transport, policy: Policy, clock: impl Clock + 'static) -> Result<Self, Error> {
         let certificates = CertificateCache::new(1);
         let (enclave, attested) = attest(&mut transport, &policy, &clock, &certificates).await?;
         let (clock, attested) = (Box::new(clock), Some(attested));
         let (receipts, earlier) = (Vec::new(), Vec::new());
         Ok(Self { transport, policy, clock, certificates, enclave, attested, receipts, earlier })
+    }
+
+    /// From now on, requests say whose they are. The enclave is verified, so the token goes to it, over this session.
+    pub fn with_token(mut self, token: &Token) -> Result<Self, Error> {
+        match &mut self.transport {
+            Transport::Session(session) => session.authorize(token),
+            Transport::Relayed(_) => return Err(Error::TokenWithoutChannel),
+        }
+        Ok(self)
     }
 
     /// What was verified.
@@ -74,20 +100,34 @@ impl AttestedConnection {
     /// Before a request to `served`: the attestation is not too old, and the enclave still serves this very model.
     pub(crate) async fn refresh(&mut self, served: &ManifestModel) -> Result<(), Error> {
         self.reattest_if_due().await?;
+        self.require(served)
+    }
+
+    /// Attests again, and requires that the enclave serves this very model.
+    pub(crate) async fn reattest(&mut self, served: &ManifestModel) -> Result<(), Error> {
+        self.attest_again().await?;
+        self.require(served)
+    }
+
+    fn require(&self, served: &ManifestModel) -> Result<(), Error> {
+        let manifest = self.enclave.manifest();
+        if manifest.models.contains(served) {
+            return Ok(self.enclave.accept(served)?);
+        }
         // The manifest first: a model that was accepted and is another one now has changed, whatever the policy says of it.
-        match self.enclave.manifest().model(&served.name) {
-            Some(now) if now != served => {
-                Err(Error::ModelChanged { expected: served.clone().into(), actual: now.clone().into() })
-            }
-            _ => Ok(self.enclave.model(&served.name).map(drop)?),
+        let same_version = manifest.versions(&served.name).find(|now| now.version == served.version);
+        match same_version.or(manifest.versions(&served.name).next_back()) {
+            Some(now) => Err(Error::ModelChanged { expected: served.clone().into(), actual: now.clone().into() }),
+            None => Ok(self.enclave.model(&served.name).map(drop)?),
         }
     }
 
     /// Attests again once it is due.
     async fn reattest_if_due(&mut self) -> Result<(), Error> {
-        if !self.attestation_is_due() {
-            return Ok(());
-        }
+        if self.attestation_is_due() { self.attest_again().await } else { Ok(()) }
+    }
+
+    async fn attest_again(&mut self) -> Result<(), Error> {
         self.attested = None;
         let (enclave, attested) = attest(&mut self.transport, &self.policy, &*self.clock, &self.certificates).await?;
         if !self.receipts.is_empty() {
@@ -120,8 +160,7 @@ async fn attest(
     certificates: &CertificateCache,
 ) -> Result<(VerifiedEnclave, Timestamp), Error> {
     let challenge = Challenge { nonce: Nonce::random(), channel: transport.channel(), spki: transport.spki().to_vec() };
-    let answer = transport.post(paths::ATTESTATION, ATTESTATION_MEDIA_TYPE, challenge.nonce.0.to_vec()).await?;
-    let presentation = Presentation::from_cbor(&answer.body)?;
+    let presentation = Presentation::from_cbor(&transport.present(&challenge.nonce.0).await?)?;
     let now = clock.now();
     let enclave = UnverifiedDocument::parse(&presentation.document)?
         .authenticate_with(policy.root(), At::<Live>::now(now), certificates)?

@@ -1,10 +1,10 @@
 //! What went wrong, whose fault it is, and what to do.
 
+use std::time::Duration;
+
 use cloister_attestation::{ManifestModel, ModelError, ReceiptError, Refusal, Sha384};
 use cloister_inference::{DecryptError, DescriptionError, EncryptError};
 use cloister_wire::error::ErrorCode;
-
-use crate::Endpoint;
 
 /// An operation of the client failed.
 #[derive(Debug, thiserror::Error)]
@@ -14,7 +14,7 @@ pub enum Error {
     #[error("{endpoint} cannot be reached: {reason}")]
     Unreachable {
         /// Who was called.
-        endpoint: Endpoint,
+        endpoint: String,
         /// Why it failed.
         reason: String,
     },
@@ -61,7 +61,30 @@ pub enum Error {
         code: ErrorCode,
         /// Its text.
         message: String,
+        /// When it is worth to ask again, if that is all it takes.
+        retry_after: Option<Duration>,
     },
+    /// Whoever stands before the service refused, or cannot be used.
+    #[error("{reason}")]
+    Intermediary {
+        /// What it said.
+        reason: String,
+    },
+    /// There are no credentials for AWS.
+    #[error("no AWS credentials: {reason}")]
+    Credentials {
+        /// Why.
+        reason: String,
+    },
+    /// The object store did not take or give a message.
+    #[error("the object store cannot be used: {reason}")]
+    Objects {
+        /// Why.
+        reason: String,
+    },
+    /// A token is for an enclave alone, and here others end TLS. It was not sent.
+    #[error("no token is sent where TLS ends before the enclave")]
+    TokenWithoutChannel,
     /// What came back is not an answer.
     #[error("the answer cannot be read: {reason}")]
     BadAnswer {
@@ -104,6 +127,10 @@ impl Error {
             Self::ModelChanged { .. } => "model_changed",
             Self::Encrypt(error) => error.code(),
             Self::Refused { code, .. } => code.as_str(),
+            Self::Intermediary { .. } => "intermediary",
+            Self::Credentials { .. } => "credentials",
+            Self::Objects { .. } => "objects",
+            Self::TokenWithoutChannel => "token_without_channel",
             Self::BadAnswer { .. } => "bad_answer",
             Self::Receipt(error) => error.code(),
             Self::Decrypt(error) => error.code(),
@@ -131,11 +158,49 @@ impl Error {
                 "Connect again; if the change is expected, add the new digest to the policy.".into()
             }
             Self::Encrypt(error) => error.remedy(),
-            Self::Refused { code, .. } => match code {
-                ErrorCode::Busy => "Try again in a few seconds.".into(),
+            Self::Refused { code, retry_after, .. } => match code {
+                ErrorCode::Busy | ErrorCode::Overloaded | ErrorCode::RateLimited | ErrorCode::Unavailable => {
+                    match retry_after {
+                        Some(after) => format!("Try again in {} s.", after.as_secs().max(1)),
+                        None => "Try again in a few seconds.".into(),
+                    }
+                }
+                ErrorCode::Unauthorized => {
+                    "Ask the operator for a token, whose digest stands in the enclave's settings, and give it with \
+                     --token-file, over TLS that ends in the enclave."
+                        .into()
+                }
+                ErrorCode::BudgetSpent => {
+                    "Ask the operator: the limit is the owner's, and lasts until the enclave is started anew.".into()
+                }
+                ErrorCode::Misdirected => {
+                    "Several enclaves answer here, and each time another one: have the balancer keep a client's requests \
+                     together, or try again."
+                        .into()
+                }
+                ErrorCode::ObjectRefused | ErrorCode::ObjectUnavailable => {
+                    "Check that the proxy allows this bucket (--s3-bucket) and may read and write it.".into()
+                }
                 ErrorCode::Internal => "Ask the operator for the service's log.".into(),
                 _ => "Check that client and service are of the same release.".into(),
             },
+            Self::Intermediary { .. } => {
+                "Check the name and region of the endpoint and the permissions of who asks (sagemaker:InvokeEndpoint)."
+                    .into()
+            }
+            Self::Credentials { .. } => {
+                "Set AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and AWS_SESSION_TOKEN; of a profile: \
+                 eval \"$(aws configure export-credentials --format env)\"."
+                    .into()
+            }
+            Self::Objects { .. } => {
+                "Check the bucket, AWS_REGION, and the permissions of who asks (s3:PutObject, s3:GetObject, \
+                 s3:DeleteObject)."
+                    .into()
+            }
+            Self::TokenWithoutChannel => {
+                "Leave the token out, or connect to the enclave itself: https://HOST:PORT.".into()
+            }
             Self::BadAnswer { .. } => {
                 "Check that the address is a Cloister service and that client and service are of the same release."
                     .into()
@@ -145,6 +210,14 @@ impl Error {
             Self::SessionSpent => {
                 "Connect again, which makes a new key; keep the evidence of the dishonest answer.".into()
             }
+        }
+    }
+
+    /// After which time it is worth to try again, if that is all it takes.
+    pub fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::Refused { retry_after, .. } => *retry_after,
+            _ => None,
         }
     }
 
@@ -163,6 +236,10 @@ impl Error {
             | Self::ConnectionLost { .. }
             | Self::Encrypt(_)
             | Self::Refused { .. }
+            | Self::Intermediary { .. }
+            | Self::Credentials { .. }
+            | Self::Objects { .. }
+            | Self::TokenWithoutChannel
             | Self::BadAnswer { .. } => false,
         }
     }

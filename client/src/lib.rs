@@ -2,7 +2,9 @@
 //!
 //! ```text
 //! endpoint     where a service is
+//! intermediary who ends TLS before the enclave, where somebody does
 //! connection   AttestedConnection: TLS to an enclave that satisfied the policy
+//! token        by which an enclave knows its client
 //! clock        where its time comes from
 //! model        RemoteModel: rows in, predictions out, the secret key in between
 //! table        rows from CSV, all at once or one by one
@@ -25,14 +27,17 @@
 //! ```
 //!
 //! [`AttestedConnection::open`], with this machine's clock or another, is the only way to a connection, and nothing but a nonce
-//! is sent before it returns.
+//! is sent before it returns. Where a load balancer, an API gateway or SageMaker ends TLS,
+//! [`open_without_channel`](AttestedConnection::open_without_channel) says what is lost and what stays.
 
 mod clock;
 mod connection;
 mod endpoint;
 mod error;
+mod intermediary;
 mod model;
 mod table;
+mod token;
 mod transport;
 
 pub use clock::{Clock, SystemClock};
@@ -41,5 +46,7 @@ pub use cloister_inference::{Description, Label, Prediction};
 pub use connection::AttestedConnection;
 pub use endpoint::{Endpoint, EndpointError};
 pub use error::Error;
+pub use intermediary::{Intermediary, IntermediaryError, ObjectLocation, SageMakerEndpoint, gateway_url};
 pub use model::{Answer, RemoteModel, Timing};
 pub use table::{Header, Row, Table, TableError, TableReader};
+pub use token::{Token, TokenError};

@@ -3,13 +3,11 @@
 use std::time::{Duration, Instant};
 
 use base64::{Engine, engine::general_purpose::STANDARD};
-use cloister_attestation::{ManifestModel, Sha384};
+use cloister_attestation::{Channel, ManifestModel, Sha384};
 use cloister_inference::{Description, Prediction, Request, Session};
 use cloister_wire::{
-    BINARY_MEDIA_TYPE,
     error::ErrorCode,
-    oip::{InferRequest, InferResponse, ModelMetadata},
-    paths,
+    oip::{Expected, InferRequest, InferResponse, ModelMetadata},
 };
 
 use crate::{AttestedConnection, Error, transport};
@@ -25,6 +23,11 @@ pub struct RemoteModel<'connection> {
     /// Set while an answer is judged: after a dishonest one the key has been used for the last time.
     spent: bool,
 }
+
+/// So many enclaves behind one balancer, each in its turn, are found without another attestation.
+const MISDIRECTED_IN_A_ROW: u32 = 4;
+/// After so many it is given up.
+const MAX_MISDIRECTED: u32 = 4 * MISDIRECTED_IN_A_ROW;
 
 /// The answer to one request.
 #[derive(Debug)]
@@ -55,10 +58,10 @@ impl<'connection> RemoteModel<'connection> {
         connection: &'connection mut AttestedConnection,
         entry: ManifestModel,
     ) -> Result<Self, Error> {
-        let answer = connection.transport.get(&paths::model(&entry.name)).await?;
+        let answer = connection.transport.describe(&entry).await?;
         let bad = |reason: &str| Error::BadAnswer { reason: reason.to_owned() };
         let metadata: ModelMetadata =
-            serde_json::from_slice(&answer.body).map_err(|_| bad("the model's metadata cannot be read"))?;
+            serde_json::from_slice(&answer).map_err(|_| bad("the model's metadata cannot be read"))?;
         let description = STANDARD
             .decode(&metadata.parameters.cloister_description)
             .map_err(|_| bad("the model's description is not base64"))?;
@@ -97,15 +100,7 @@ impl<'connection> RemoteModel<'connection> {
         let encrypt = started.elapsed();
 
         let started = Instant::now();
-        let answer = match self.post(&request).await {
-            // Later sessions of this connection have displaced it.
-            Err(Error::Refused { code: ErrorCode::PublicKeyMissing, .. }) if self.key_sent => {
-                self.key_sent = false;
-                self.post(&request).await?
-            }
-            answer => answer?,
-        };
-        self.key_sent = true;
+        let answer = self.ask(&request).await?;
         let exchange = started.elapsed();
 
         self.spent = true;
@@ -131,10 +126,46 @@ impl<'connection> RemoteModel<'connection> {
         Ok(Answer { predictions, bytes, timing })
     }
 
-    /// Sends a request, and before the evaluator has it, the public key.
+    /// Sends a request until it has come to the enclave that was verified, and to one that has the public key.
+    async fn ask(&mut self, request: &Request) -> Result<transport::Answer, Error> {
+        let mut misdirected = 0;
+        loop {
+            let error = match self.post(request).await {
+                Err(error) => error,
+                answer => return answer,
+            };
+            let Error::Refused { code, .. } = error else { return Err(error) };
+            match code {
+                // Later sessions of this connection have displaced it.
+                ErrorCode::PublicKeyMissing if self.key_sent => self.key_sent = false,
+                // A balancer has sent it to another enclave than the nonce. The next may come to the right one; if none does, it is
+                // the other one's turn to be verified.
+                ErrorCode::Misdirected if misdirected < MAX_MISDIRECTED => {
+                    misdirected += 1;
+                    if misdirected % MISDIRECTED_IN_A_ROW == 0 {
+                        self.connection.reattest(&self.entry).await?;
+                    }
+                }
+                // Whoever relays can say so, too: what is served now, the enclave attests.
+                ErrorCode::ModelChanged => {
+                    self.connection.reattest(&self.entry).await?;
+                    return Err(error);
+                }
+                _ => return Err(error),
+            }
+        }
+    }
+
+    /// Sends a request, and before the evaluator has it, the public key. Without a channel nobody keeps it.
     async fn post(&mut self, request: &Request) -> Result<transport::Answer, Error> {
+        let has_channel = self.connection.transport.channel() != Channel::None;
+        let (bundle, receipt_key) =
+            (self.entry.bundle.to_string(), self.connection.enclave().receipt_key_digest().to_string());
+        let expected = Expected { bundle: Some(&bundle), receipt_key: (!has_channel).then_some(receipt_key.as_str()) };
         let public_key = (!self.key_sent).then_some(self.session.public_key());
-        let framed = InferRequest { id: None, public_key, ciphertext: request.bytes() }.to_framed();
-        self.connection.transport.post_framed(&paths::infer(&self.entry.name), BINARY_MEDIA_TYPE, framed).await
+        let framed = InferRequest { id: None, public_key, ciphertext: request.bytes(), expected }.to_framed();
+        let answer = self.connection.transport.infer(&self.entry, framed).await?;
+        self.key_sent = has_channel;
+        Ok(answer)
     }
 }

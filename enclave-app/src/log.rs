@@ -46,6 +46,16 @@ pub enum Event {
     Inferred,
     /// A request was refused; its HTTP status.
     Refused,
+    /// A model was loaded; how many are served now.
+    Loaded,
+    /// A model was unloaded; how many are served now.
+    Unloaded,
+    /// Every ten seconds: connections that are open.
+    Connections,
+    /// Every ten seconds: evaluations that wait.
+    Waiting,
+    /// Every ten seconds: KiB that requests under way take.
+    RequestMemory,
     /// Shutdown was asked for; connections still open.
     Draining,
     /// The service ended.
@@ -85,6 +95,11 @@ impl Event {
             Self::DocumentUnreadable => "document_unreadable",
             Self::Inferred => "inferred",
             Self::Refused => "refused",
+            Self::Loaded => "loaded",
+            Self::Unloaded => "unloaded",
+            Self::Connections => "connections",
+            Self::Waiting => "waiting",
+            Self::RequestMemory => "request_memory",
             Self::Draining => "draining",
             Self::Stopped => "stopped",
             Self::Panicked => "panicked",
@@ -157,6 +172,11 @@ where
         let lost = || FORWARD.get().map_or(0, |forward| forward.lost.swap(0, Ordering::Relaxed));
         tokio::spawn(deliver(entries, connect, lost));
     }
+}
+
+/// Whether anybody else than a person gets the events.
+pub(crate) fn is_forwarded() -> bool {
+    FORWARD.get().is_some()
 }
 
 /// Logs every panic, from now on, and tells it on stderr as before.

@@ -13,7 +13,7 @@ use std::{
 use clap::Parser;
 use cloister_enclave::{Entropy, Init, NitroSecureModule, VsockListener, parent};
 use cloister_enclave_app::{
-    Fatal, Parts,
+    Fatal, Listeners, Parts,
     log::{self, Event},
     models::Models,
     run,
@@ -24,12 +24,17 @@ use tokio::runtime::Runtime;
 
 /// vsock port of the attested TLS service.
 const PORT: u32 = 5000;
+/// vsock port of the same service in plain HTTP.
+const PLAIN_PORT: u32 = 5001;
+/// vsock port at which the parent loads models.
+const CONTROL_PORT: u32 = 5003;
 /// The parent's vsock port for events.
 const LOG_PORT: u32 = 5002;
 /// How long an enclave that ends waits for its last events to be read.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// Serves encrypted inference from inside an AWS Nitro Enclave, on vsock port 5000
+/// Serves encrypted inference from inside an AWS Nitro Enclave: on vsock port 5000 with TLS that ends here, on 5001 in plain HTTP,
+/// and on 5003 for the parent to load models, if the settings allow any
 #[derive(Debug, Parser)]
 #[command(version)]
 struct Arguments {
@@ -39,6 +44,9 @@ struct Arguments {
     /// The settings, JSON: {"v":1,"max_connections":256}
     #[arg(long, value_name = "FILE", default_value = "/etc/cloister.json")]
     settings: PathBuf,
+    /// Only say whether settings and models can be served, and end
+    #[arg(long)]
+    check: bool,
 }
 
 fn main() -> ExitCode {
@@ -64,7 +72,7 @@ fn main() -> ExitCode {
     }
 }
 
-async fn serve(init: Option<Init>, Arguments { models, settings }: Arguments) -> Result<(), Fatal> {
+async fn serve(init: Option<Init>, Arguments { models, settings, check }: Arguments) -> Result<(), Fatal> {
     if let Some(init) = init {
         log::event(Event::Booted, 0);
         init.mount()?;
@@ -75,11 +83,16 @@ async fn serve(init: Option<Init>, Arguments { models, settings }: Arguments) ->
             }
         });
     }
-    let settings = Settings::read(settings)?;
+    let settings = Settings::read(&settings)?;
     let models = Models::from_folder(&models)?;
+    if check {
+        return Ok(());
+    }
     let attester = NitroSecureModule::open()?;
     let entropy = Entropy::from_nsm(&attester)?;
-    let listener = VsockListener::bind(PORT).map_err(|source| Fatal::Listen { port: PORT, source })?;
+    let listen = |port| VsockListener::bind(port).map_err(|source| Fatal::Listen { port, source });
+    let (plain, control) = (Some(listen(PLAIN_PORT)?), Some(listen(CONTROL_PORT)?));
+    let listeners = Listeners { tls: listen(PORT)?, plain, control };
     let shutdown = terminated().map_err(Fatal::Signals)?;
-    Ok(run(Parts { attester, listener, entropy, models, settings }, shutdown).await?)
+    Ok(run(Parts { attester, listeners, entropy, models, settings }, shutdown).await?)
 }

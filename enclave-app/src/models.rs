@@ -1,48 +1,72 @@
 //! Bundles read, checked and made ready.
 
 use std::{
-    collections::BTreeMap,
     fs, io,
     path::{Path, PathBuf},
-    sync::atomic::{AtomicU64, Ordering},
+    sync::Arc,
 };
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use cloister_attestation::{ManifestModel, Sha384};
 use cloister_inference::{Bundle, BundleError, Evaluator};
-use cloister_wire::{limits, oip::ModelMetadata, paths};
+use cloister_wire::paths;
 
 /// File extension of bundles.
 const EXTENSION: &str = "cloister";
-/// What evaluates the models, as Open Inference Protocol metadata says it.
-const PLATFORM: &str = "cloister_linear";
 
-/// One model that is served.
+/// One model, ready to be served.
 #[derive(Debug)]
 pub(crate) struct Model {
-    pub(crate) version: String,
-    pub(crate) bundle: Sha384,
-    description: Sha384,
+    pub(crate) entry: ManifestModel,
     pub(crate) parameters: &'static str,
-    pub(crate) metadata: ModelMetadata,
+    /// Of a public document: base64, as metadata carries it.
+    pub(crate) description: String,
     pub(crate) evaluator: Evaluator,
-    budget: Option<AtomicU64>,
+    /// How many logits its owner allows from boot to end.
+    pub(crate) budget: Option<u64>,
+    /// Bytes of its largest request, and of the answer to it.
+    pub(crate) largest: (usize, usize),
+    /// Bytes that its weights take.
+    pub(crate) memory: usize,
 }
 
 impl Model {
-    /// Takes so many logits from what its owner allows from boot to end; `false` if that is spent.
-    pub(crate) fn spend(&self, logits: u64) -> bool {
-        let Some(budget) = &self.budget else { return true };
-        budget.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(logits)).is_ok()
+    /// Lays a model out for evaluation, and has it evaluate a row in each layout.
+    pub(crate) fn new(bundle: &Bundle) -> Result<Self, ModelsError> {
+        for name in [bundle.name(), bundle.version()] {
+            if !paths::is_model_name(name) {
+                return Err(ModelsError::Name { name: name.to_owned() });
+            }
+        }
+        let description = bundle.description();
+        let evaluator = Evaluator::new(bundle);
+        evaluator.rehearse();
+        let rows = description.rows_per_request();
+        Ok(Self {
+            entry: ManifestModel {
+                name: bundle.name().to_owned(),
+                version: bundle.version().to_owned(),
+                bundle: Sha384(bundle.digest()),
+                description: Sha384(description.digest()),
+            },
+            parameters: description.parameters().name(),
+            description: STANDARD.encode(description.to_bytes()),
+            evaluator,
+            budget: description.budget(),
+            largest: (description.request_len(rows), description.reply_len(rows)),
+            memory: Evaluator::memory(description),
+        })
+    }
+
+    /// Whether it is that version of that name; every version is, if none is asked for.
+    pub(crate) fn is(&self, name: &str, version: Option<&str>) -> bool {
+        self.entry.name == name && version.is_none_or(|version| self.entry.version == version)
     }
 }
 
-/// The models that are served, by name.
+/// The models that an enclave serves from its boot on.
 #[derive(Debug, Default)]
-pub struct Models {
-    by_name: BTreeMap<String, Model>,
-    largest_request: usize,
-}
+pub struct Models(pub(crate) Vec<Arc<Model>>);
 
 impl Models {
     /// Reads every `*.cloister` file of a folder.
@@ -55,78 +79,35 @@ impl Models {
                 paths.push(path);
             }
         }
+        // The order of a folder is anybody's; versions are told apart by it where nobody asks for one.
+        paths.sort();
         Self::from_files(&paths)
     }
 
-    /// Reads bundles. Names must be unique, and at least one is needed.
+    /// Reads bundles. Each version of a name is there once; of several the last is the newest.
     pub fn from_files(paths: &[PathBuf]) -> Result<Self, ModelsError> {
-        let mut models = Self::default();
+        let mut models: Vec<Arc<Model>> = Vec::new();
         for path in paths {
             let bytes = fs::read(path).map_err(|source| ModelsError::Read { path: path.clone(), source })?;
             let bundle =
                 Bundle::from_bytes(&bytes).map_err(|source| ModelsError::Bundle { path: path.clone(), source })?;
-            models.insert(&bundle)?;
+            if models.iter().any(|model| model.is(bundle.name(), Some(bundle.version()))) {
+                let (name, version) = (bundle.name().to_owned(), bundle.version().to_owned());
+                return Err(ModelsError::Duplicate { name, version });
+            }
+            models.push(Model::new(&bundle)?.into());
         }
-        if models.by_name.is_empty() {
-            return Err(ModelsError::None);
-        }
-        Ok(models)
-    }
-
-    fn insert(&mut self, bundle: &Bundle) -> Result<(), ModelsError> {
-        let (name, version) = (bundle.name().to_owned(), bundle.version().to_owned());
-        if !paths::is_model_name(&name) {
-            return Err(ModelsError::Name { name });
-        }
-        if self.by_name.contains_key(&name) {
-            return Err(ModelsError::Duplicate { name });
-        }
-        let description = bundle.description();
-        let metadata = ModelMetadata::new(&name, &version, PLATFORM, STANDARD.encode(description.to_bytes()));
-        let evaluator = Evaluator::new(bundle);
-        evaluator.rehearse();
-        let model = Model {
-            version,
-            bundle: Sha384(bundle.digest()),
-            description: Sha384(description.digest()),
-            parameters: description.parameters().name(),
-            metadata,
-            evaluator,
-            budget: description.budget().map(AtomicU64::new),
-        };
-        self.largest_request = self.largest_request.max(description.request_len(description.rows_per_request()));
-        self.by_name.insert(name, model);
-        Ok(())
-    }
-
-    /// How many there are.
-    pub fn len(&self) -> usize {
-        self.by_name.len()
+        Ok(Self(models))
     }
 
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
-        self.by_name.is_empty()
+        self.0.is_empty()
     }
 
-    /// The most bytes that a request to any of them has.
-    pub(crate) fn max_request_bytes(&self) -> usize {
-        self.largest_request + limits::BESIDE_CIPHERTEXT_BYTES
-    }
-
-    pub(crate) fn get(&self, name: &str) -> Option<&Model> {
-        self.by_name.get(name)
-    }
-
-    /// What the manifest says of them.
+    /// What a manifest says of them.
     pub fn manifest(&self) -> Vec<ManifestModel> {
-        let entry = |(name, model): (&String, &Model)| ManifestModel {
-            name: name.clone(),
-            version: model.version.clone(),
-            bundle: model.bundle,
-            description: model.description,
-        };
-        self.by_name.iter().map(entry).collect()
+        self.0.iter().map(|model| model.entry.clone()).collect()
     }
 }
 
@@ -150,19 +131,21 @@ pub enum ModelsError {
         /// Why.
         source: BundleError,
     },
-    /// Two bundles have one name.
-    #[error("two bundles are named {name:?}")]
+    /// Two bundles have one name and one version.
+    #[error("two bundles are version {version:?} of {name:?}: import one with another --name or --version")]
     Duplicate {
         /// The name.
         name: String,
+        /// The version.
+        version: String,
     },
-    /// A name that cannot stand in a path.
-    #[error("model name {name:?}: use 1 to 64 of A-Z a-z 0-9 . _ - and no dot in front")]
+    /// A name or version that cannot stand in a path.
+    #[error("model name or version {name:?}: use 1 to 64 of A-Z a-z 0-9 . _ - and no dot in front")]
     Name {
         /// The name.
         name: String,
     },
-    /// There is nothing to serve.
-    #[error("there is no bundle (*.{EXTENSION}) to serve")]
+    /// There is nothing to serve, and nothing can be loaded.
+    #[error("there is no bundle (*.{EXTENSION}) to serve, and the settings allow none to be loaded")]
     None,
 }

@@ -12,12 +12,15 @@ use std::{
 };
 
 use cloister_attestation::{
-    Channel, Manifest, Nonce, Presentation, Receipt, ReceiptKey, Sha384, Statement, Timestamp, UnverifiedDocument,
+    Channel, Nonce, Presentation, Receipt, ReceiptKey, Sha384, Statement, Timestamp, UnverifiedDocument,
 };
 use cloister_enclave::{AttestError, Attester, Claims};
 use tokio::sync::{mpsc, oneshot};
 
-use crate::log::{self, Event};
+use crate::{
+    log::{self, Event},
+    repository::Repository,
+};
 
 /// Documents waiting to be made. The NSM makes about a hundred a second.
 const QUEUE: usize = 32;
@@ -27,6 +30,7 @@ const QUEUE: usize = 32;
 pub(crate) struct Notary {
     queue: mpsc::Sender<Order>,
     receipt_key: Arc<ReceiptKey>,
+    receipt_key_digest: Arc<str>,
     clock: Arc<Clock>,
     module_id: Arc<str>,
 }
@@ -40,7 +44,11 @@ struct Order {
 
 impl Notary {
     /// Makes the receipt key and a first document, so that a service that is ready has proved that it can attest.
-    pub(crate) async fn start<A: Attester>(attester: A, spki: &[u8], manifest: Manifest) -> Result<Self, NotaryError> {
+    pub(crate) async fn start<A: Attester>(
+        attester: A,
+        spki: &[u8],
+        repository: Arc<Repository>,
+    ) -> Result<Self, NotaryError> {
         let receipt_key = Arc::new(ReceiptKey::generate());
         let clock = Arc::new(Clock::new());
         let module_id = attester.module_id().into();
@@ -49,14 +57,20 @@ impl Notary {
             clock: clock.clone(),
             spki: spki.to_vec(),
             receipt_key: receipt_key.public_key().to_vec(),
-            manifest: manifest.to_cbor(),
+            repository,
         };
         let (queue, orders) = mpsc::channel(QUEUE);
         let desk = tokio::task::spawn_blocking(move || desk.present(&Nonce::random(), Channel::None).map(|_| desk))
             .await
             .map_err(|_| NotaryError::Stopped)??;
         tokio::task::spawn_blocking(move || desk.work(orders));
-        Ok(Self { queue, receipt_key, clock, module_id })
+        let receipt_key_digest = Sha384::of(receipt_key.public_key()).to_string().into();
+        Ok(Self { queue, receipt_key, receipt_key_digest, clock, module_id })
+    }
+
+    /// By which requests name the enclave that they were made for.
+    pub(crate) fn receipt_key_digest(&self) -> &str {
+        &self.receipt_key_digest
     }
 
     /// A presentation for this nonce and channel.
@@ -89,7 +103,7 @@ struct Desk<A> {
     clock: Arc<Clock>,
     spki: Vec<u8>,
     receipt_key: Vec<u8>,
-    manifest: Vec<u8>,
+    repository: Arc<Repository>,
 }
 
 impl<A: Attester> Desk<A> {
@@ -110,11 +124,12 @@ impl<A: Attester> Desk<A> {
     }
 
     fn present(&self, nonce: &Nonce, channel: Channel) -> Result<Presentation, NotaryError> {
+        let manifest = self.repository.served().manifest.to_cbor();
         let statement = Statement {
             channel,
             spki: self.spki.clone(),
             receipt_key: self.receipt_key.clone(),
-            manifest: Sha384::of(&self.manifest),
+            manifest: Sha384::of(&manifest),
         };
         let user_data = statement.user_data();
         let claims = Claims { nonce: &nonce.0, public_key: &self.spki, user_data: &user_data };
@@ -124,7 +139,7 @@ impl<A: Attester> Desk<A> {
             Ok(readable) => self.clock.set(readable.claimed_timestamp()),
             Err(_) => log::event(Event::DocumentUnreadable, 0),
         }
-        Ok(Presentation { document, receipt_key: self.receipt_key.clone(), manifest: self.manifest.clone() })
+        Ok(Presentation { document, receipt_key: self.receipt_key.clone(), manifest })
     }
 }
 

@@ -1,86 +1,143 @@
 //! HTTP: Open Inference Protocol paths and `/v1/attestation`.
 
-use std::{cell::RefCell, num::NonZero, sync::Arc, thread, time::Instant};
+use std::sync::Arc;
 
 use axum::{
     Extension, Json, Router,
     body::Bytes,
-    extract::{DefaultBodyLimit, FromRequest, Path, Request, State, rejection::BytesRejection},
-    http::{HeaderMap, HeaderValue, StatusCode, header::CONTENT_TYPE},
+    extract::{Path, Request, State},
+    http::{HeaderMap, HeaderValue, header::CONTENT_TYPE},
     middleware::{self, Next},
     response::{IntoResponse, Response},
     routing::{get, post},
 };
 use cloister_attestation::{Channel, Nonce, Sha384};
-use cloister_inference::{EvaluateError, MessageError as CiphertextError, PublicKey, Scratch};
 use cloister_wire::{
-    ATTESTATION_MEDIA_TYPE, BINARY_MEDIA_TYPE, HEADER_LENGTH,
-    error::{ErrorBody, ErrorCode},
+    ATTESTATION_MEDIA_TYPE, BINARY_MEDIA_TYPE, HEADER_LENGTH, INFER_MEDIA_TYPE,
+    error::ErrorCode,
     limits,
-    oip::{Framed, Health, InferRequest, InferResponse, MessageError, ServerMetadata},
+    oip::{Expected, Framed, Health, InferRequest, InferResponse, ModelMetadata, ServerMetadata, header_length},
     paths,
 };
-use tokio::{sync::Mutex, time::timeout};
+use serde::Deserialize;
+use tokio::time::timeout;
 
 use crate::{
-    keys::PublicKeys,
-    log::{self, Event},
-    models::{Model, Models},
-    notary::{Notary, NotaryError},
+    access::{Caller, Charge, Clients},
+    admission::Client,
+    evaluations::{Evaluations, Work},
+    memory::{Memory, Reserved},
+    notary::Notary,
+    refusal::Refusal,
+    repository::{Held, Repository},
+    server::Peer,
 };
+
+/// What evaluates the models, as Open Inference Protocol metadata says it.
+const PLATFORM: &str = "cloister_linear";
 
 /// What the handlers share.
 #[derive(Debug)]
 pub(crate) struct Service {
-    models: Models,
-    notary: Notary,
-    /// For evaluations that take milliseconds.
-    long: Arc<Mutex<Scratch>>,
+    pub(crate) repository: Arc<Repository>,
+    pub(crate) notary: Notary,
+    pub(crate) clients: Clients,
+    pub(crate) evaluations: Evaluations,
+    pub(crate) memory: Memory,
 }
 
 impl Service {
-    pub(crate) fn new(models: Models, notary: Notary) -> Self {
-        let threads = thread::available_parallelism().map_or(1, NonZero::get);
-        Self { models, notary, long: Arc::new(Mutex::new(Scratch::with_threads(threads))) }
-    }
-
-    pub(crate) fn router(self) -> Router {
-        Router::new()
+    pub(crate) fn router(self: Arc<Self>) -> Router {
+        let versioned = |rest: &str| paths::model("{model}", Some("{version}")) + rest;
+        let newest = |rest: &str| paths::model("{model}", None) + rest;
+        let mut router = Router::new()
             .route(paths::ATTESTATION, post(attestation))
             .route(paths::SERVER, get(server))
             .route(paths::LIVE, get(health))
-            .route(paths::READY, get(health))
-            .route(paths::MODEL, get(model))
-            .route(paths::MODEL_READY, get(model_ready))
-            .route(paths::INFER, post(infer))
-            .fallback(async || Refusal::new(ErrorCode::NotFound, "there is nothing at this path"))
-            .method_not_allowed_fallback(async || {
-                Refusal::new(ErrorCode::MethodNotAllowed, "this path does not know this method")
-            })
-            .layer(DefaultBodyLimit::max(self.models.max_request_bytes()))
-            .layer(middleware::from_fn(deadline))
-            .with_state(Arc::new(self))
+            .route(paths::READY, get(health));
+        for path in [newest, versioned as fn(&str) -> String] {
+            router = router
+                .route(&path(""), get(model))
+                .route(&path(paths::MODEL_READY), get(model_ready))
+                .route(&path(paths::MODEL_INFER), post(infer));
+        }
+        with_fallbacks(router).layer(middleware::from_fn(deadline)).with_state(self)
     }
 
-    /// Evaluates on a thread that may take its time, and on all processors; one request at a time, so that their buffers
-    /// are there once.
-    async fn evaluate_long(
-        self: &Arc<Self>,
-        name: &str,
-        request: Bytes,
-        key: Arc<PublicKey>,
-    ) -> Result<Vec<u8>, Refusal> {
-        let (service, name) = (self.clone(), name.to_owned());
-        let mut scratch = self.long.clone().lock_owned().await;
-        let evaluation = tokio::task::spawn_blocking(move || {
-            Ok(service.model(&name)?.evaluator.evaluate(&request, &key, &mut scratch)?)
-        });
-        evaluation.await.unwrap_or_else(|_| Err(Refusal::new(ErrorCode::Internal, "the evaluation did not end")))
+    fn find(&self, target: &Target) -> Result<Held, Refusal> {
+        let found = self.repository.served().find(&target.model, target.version.as_deref());
+        found.ok_or_else(|| Refusal::new(ErrorCode::UnknownModel, "no model of this name and version is served"))
     }
 
-    fn model(&self, name: &str) -> Result<&Model, Refusal> {
-        self.models.get(name).ok_or(Refusal::new(ErrorCode::UnknownModel, "no model of this name is served"))
+    /// Who asks, as far as its token and its channel say.
+    fn caller(&self, channel: Channel, headers: &HeaderMap) -> Result<Caller<'_>, Refusal> {
+        match (bearer_token(headers)?, channel) {
+            (Some(_), Channel::None) => Err(Refusal::new(
+                ErrorCode::Unauthorized,
+                "a token came over a channel that does not end in the enclave: others have seen it, replace it",
+            )),
+            (Some(token), Channel::TlsExporter(_)) => self
+                .clients
+                .by_token(token)
+                .ok_or_else(|| Refusal::new(ErrorCode::Unauthorized, "this enclave does not know the token")),
+            (None, channel) => self.clients.anonymous().ok_or_else(|| {
+                let why = match channel {
+                    Channel::TlsExporter(_) => "this enclave serves known clients only: send a bearer token",
+                    Channel::None => "this enclave serves known clients only, over TLS that ends in it",
+                };
+                Refusal::new(ErrorCode::Unauthorized, why)
+            }),
+        }
     }
+
+    /// Reads a body of at most `limit` bytes, for which there must be memory, and for the answer.
+    async fn receive(&self, request: Request, limit: usize, answer: usize) -> Result<(Bytes, Reserved), Refusal> {
+        let too_large = || Refusal::new(ErrorCode::TooLarge, format!("the body has more than {limit} bytes"));
+        let length = request.headers().get("content-length").and_then(|length| length.to_str().ok()?.parse().ok());
+        let expected: usize = length.unwrap_or(limit);
+        if expected > limit {
+            return Err(too_large());
+        }
+        let reserved = self.memory.reserve(expected + answer)?;
+        match axum::body::to_bytes(request.into_body(), limit).await {
+            Ok(body) => Ok((body, reserved)),
+            Err(error) if is_length_limit(&error) => Err(too_large()),
+            Err(_) => Err(Refusal::new(ErrorCode::BadRequest, "the body did not arrive")),
+        }
+    }
+
+    /// That the client gets an answer that it accepts, or none.
+    fn check_expected(&self, expected: Expected<'_>, held: &Held) -> Result<(), Refusal> {
+        let Expected { bundle, receipt_key } = expected;
+        if receipt_key.is_some_and(|expected| expected != self.notary.receipt_key_digest()) {
+            return Err(Refusal::new(ErrorCode::Misdirected, "the request was made for another enclave than this one"));
+        }
+        let actual = held.model.entry.bundle.to_string();
+        match bundle.and_then(|expected| expected.parse::<Sha384>().ok()) {
+            Some(expected) if expected != held.model.entry.bundle => Err(Refusal::new(
+                ErrorCode::ModelChanged,
+                format!("the model is another one: expected {expected}, served is {actual}"),
+            )),
+            None if bundle.is_some() => Err(Refusal::new(ErrorCode::BadRequest, "the expected bundle is no digest")),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// What a path names.
+#[derive(Debug, Deserialize)]
+pub(crate) struct Target {
+    pub(crate) model: String,
+    pub(crate) version: Option<String>,
+}
+
+/// What is asked of paths and methods that there are not.
+pub(crate) fn with_fallbacks<S: Clone + Send + Sync + 'static>(router: Router<S>) -> Router<S> {
+    router
+        .fallback(async || Refusal::new(ErrorCode::NotFound, "there is nothing at this path"))
+        .method_not_allowed_fallback(async || {
+            Refusal::new(ErrorCode::MethodNotAllowed, "this path does not know this method")
+        })
 }
 
 /// A body must arrive and its answer be made in time; a slow peer holds a connection slot no longer.
@@ -94,8 +151,9 @@ async fn deadline(request: Request, next: Next) -> Response {
 async fn attestation(
     State(service): State<Arc<Service>>,
     Extension(channel): Extension<Channel>,
-    Body(nonce): Body,
+    request: Request,
 ) -> Result<Response, Refusal> {
+    let (nonce, _reserved) = service.receive(request, limits::BESIDE_CIPHERTEXT_BYTES, 0).await?;
     let nonce = <[u8; limits::NONCE_BYTES]>::try_from(&nonce[..])
         .map_err(|_| Refusal::new(ErrorCode::BadRequest, "the body must be a nonce of 32 bytes"))?;
     let presentation = service.notary.present(Nonce(nonce), channel).await?;
@@ -115,129 +173,110 @@ async fn health() -> Json<Health> {
     Json(Health { live: true, ready: true })
 }
 
-async fn model(State(service): State<Arc<Service>>, Path(name): Path<String>) -> Result<Response, Refusal> {
-    Ok(Json(&service.model(&name)?.metadata).into_response())
+async fn model(
+    State(service): State<Arc<Service>>,
+    Extension(channel): Extension<Channel>,
+    Path(target): Path<Target>,
+    headers: HeaderMap,
+) -> Result<Json<ModelMetadata>, Refusal> {
+    service.caller(channel, &headers)?;
+    let Held { model, .. } = service.find(&target)?;
+    let versions = service.repository.served().versions(&target.model);
+    Ok(Json(ModelMetadata::new(&target.model, versions, PLATFORM, model.description.clone())))
 }
 
-async fn model_ready(State(service): State<Arc<Service>>, Path(name): Path<String>) -> Result<Json<Health>, Refusal> {
-    service.model(&name).map(|_| Json(Health { live: true, ready: true }))
+async fn model_ready(State(service): State<Arc<Service>>, Path(target): Path<Target>) -> Result<Json<Health>, Refusal> {
+    service.find(&target).map(|_| Json(Health { live: true, ready: true }))
 }
 
 async fn infer(
     State(service): State<Arc<Service>>,
-    Extension(keys): Extension<PublicKeys>,
-    Path(name): Path<String>,
-    headers: HeaderMap,
-    Body(body): Body,
+    Extension(channel): Extension<Channel>,
+    Extension(peer): Extension<Peer>,
+    Path(target): Path<Target>,
+    request: Request,
 ) -> Result<Response, Refusal> {
-    let model = service.model(&name)?;
-    let request = InferRequest::parse(header_length(&headers)?, &body)?;
-    let asked = model.evaluator.check(request.ciphertext)?;
-    let key = keys.find(asked.key, request.public_key)?.ok_or(Refusal::new(
+    // Before the body is read: a stranger costs nothing.
+    let Caller { account, number } = service.caller(channel, request.headers())?;
+    let held = service.find(&target)?;
+    let self_framed = has_media_type(request.headers(), INFER_MEDIA_TYPE);
+    let framed = header_length_header(request.headers())?;
+    // A larger one is a request to no model here.
+    let limit = service.repository.served().largest().0;
+    let (body, _reserved) = service.receive(request, limit, held.model.largest.1).await?;
+
+    let framed = if self_framed { Some(header_length(&body)?) } else { framed };
+    let request = InferRequest::parse(framed, &body)?;
+    service.check_expected(request.expected, &held)?;
+    let asked = held.model.evaluator.check(request.ciphertext)?;
+    let key = peer.keys.find(asked.key, request.public_key)?.ok_or(Refusal::new(
         ErrorCode::PublicKeyMissing,
         "the public key that the ciphertext names was not sent on this connection: send it with the request",
     ))?;
-    if !model.spend(asked.logits) {
+
+    let charge = Charge { bytes: body.len(), compute: asked.cost };
+    account.spend(charge, std::time::Instant::now()).map_err(|after| {
+        Refusal::new(ErrorCode::RateLimited, "the budget of this client is spent for now").until(after)
+    })?;
+    let client = number.map_or(Client::Connection(peer.number), Client::Known);
+    let place = service.evaluations.admit(client, asked.cost).await?;
+    if !account.spend_logits(asked.logits) {
+        return Err(Refusal::new(ErrorCode::BudgetSpent, "the client has got all the logits that it may have"));
+    }
+    if !held.spend(asked.logits) {
+        account.refund_logits(asked.logits);
         return Err(Refusal::new(
             ErrorCode::BudgetSpent,
             "the model has returned all the logits that its owner allows",
         ));
     }
-
-    let started = Instant::now();
-    let ciphertext = match body.len() > LONG_BYTES {
-        false => SCRATCH.with_borrow_mut(|scratch| model.evaluator.evaluate(request.ciphertext, &key, scratch))?,
-        true => service.evaluate_long(&name, body.slice_ref(request.ciphertext), key).await?,
-    };
-    let receipt =
-        service.notary.receipt(Sha384::of(request.ciphertext), Sha384::of(&ciphertext), model.bundle, model.parameters);
-    log::event(Event::Inferred, started.elapsed().as_micros() as u64);
+    let work = Work { model: held.model.clone(), request: body.slice_ref(request.ciphertext), key };
+    let ciphertext = service.evaluations.evaluate(work, asked.cost, place).await?;
+    let entry = &held.model.entry;
+    let receipt = service.notary.receipt(
+        Sha384::of(request.ciphertext),
+        Sha384::of(&ciphertext),
+        entry.bundle,
+        held.model.parameters,
+    );
 
     let response = InferResponse {
-        model_name: &name,
-        model_version: &model.version,
+        model_name: &entry.name,
+        model_version: &entry.version,
         id: request.id,
         ciphertext: &ciphertext,
         receipt: &receipt,
     };
     let Framed { header_length, body } = response.to_framed();
-    let mut response = ([(CONTENT_TYPE, BINARY_MEDIA_TYPE)], body).into_response();
+    let media_type = if self_framed { INFER_MEDIA_TYPE } else { BINARY_MEDIA_TYPE };
+    let mut response = ([(CONTENT_TYPE, media_type)], body).into_response();
     response.headers_mut().insert(HEADER_LENGTH, HeaderValue::from(header_length));
     Ok(response)
 }
 
-/// Requests of less than this are evaluated in well under a millisecond, where they are.
-const LONG_BYTES: usize = 64 * 1024;
-
-thread_local! {
-    /// Such an evaluation never yields, so each worker thread keeps its own.
-    static SCRATCH: RefCell<Scratch> = RefCell::default();
+/// The token of `Authorization: Bearer …` (RFC 6750 §2.1).
+fn bearer_token(headers: &HeaderMap) -> Result<Option<&[u8]>, Refusal> {
+    let Some(value) = headers.get("authorization") else { return Ok(None) };
+    let (scheme, token) = value.as_bytes().split_at_checked("Bearer ".len()).unwrap_or_default();
+    match scheme.eq_ignore_ascii_case(b"Bearer ") {
+        true => Ok(Some(token)),
+        false => Err(Refusal::new(ErrorCode::Unauthorized, "the one kind of authorization here is a bearer token")),
+    }
 }
 
-fn header_length(headers: &HeaderMap) -> Result<Option<usize>, Refusal> {
+fn has_media_type(headers: &HeaderMap, media_type: &str) -> bool {
+    let Some(value) = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()) else { return false };
+    value.split(';').next().is_some_and(|value| value.trim().eq_ignore_ascii_case(media_type))
+}
+
+fn header_length_header(headers: &HeaderMap) -> Result<Option<usize>, Refusal> {
     let Some(value) = headers.get(HEADER_LENGTH) else { return Ok(None) };
     let length = value.to_str().ok().and_then(|text| text.parse().ok());
     length.map(Some).ok_or(Refusal::new(ErrorCode::BadRequest, "Inference-Header-Content-Length is not a number"))
 }
 
-/// A request body within the limit.
-struct Body(Bytes);
-
-impl<S: Send + Sync> FromRequest<S> for Body {
-    type Rejection = Refusal;
-
-    async fn from_request(request: Request, state: &S) -> Result<Self, Refusal> {
-        Bytes::from_request(request, state).await.map(Self).map_err(|rejection| match rejection {
-            BytesRejection::FailedToBufferBody(failure) if failure.status() == StatusCode::PAYLOAD_TOO_LARGE => {
-                Refusal::new(ErrorCode::TooLarge, "the body is larger than a request to any model here")
-            }
-            _ => Refusal::new(ErrorCode::BadRequest, "the body did not arrive"),
-        })
-    }
-}
-
-/// What a peer is told: a stable code, and a text without anything that is not the peer's own.
-#[derive(Debug)]
-struct Refusal(ErrorBody);
-
-impl Refusal {
-    fn new(code: ErrorCode, error: impl Into<String>) -> Self {
-        Self(ErrorBody { error: error.into(), code })
-    }
-}
-
-impl From<MessageError> for Refusal {
-    fn from(error: MessageError) -> Self {
-        Self::new(error.code(), error.to_string())
-    }
-}
-
-impl From<EvaluateError> for Refusal {
-    fn from(error: EvaluateError) -> Self {
-        Self::new(ErrorCode::CiphertextRefused, error.to_string())
-    }
-}
-
-impl From<CiphertextError> for Refusal {
-    fn from(error: CiphertextError) -> Self {
-        Self::new(ErrorCode::CiphertextRefused, error.to_string())
-    }
-}
-
-impl From<NotaryError> for Refusal {
-    fn from(error: NotaryError) -> Self {
-        match error {
-            NotaryError::Busy => Self::new(ErrorCode::Busy, "too many documents are waiting: try again in a second"),
-            _ => Self::new(ErrorCode::Internal, "no attestation document could be made"),
-        }
-    }
-}
-
-impl IntoResponse for Refusal {
-    fn into_response(self) -> Response {
-        let status = self.0.code.status();
-        log::event(Event::Refused, u64::from(status));
-        let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-        (status, Json(self.0)).into_response()
-    }
+fn is_length_limit(error: &axum::Error) -> bool {
+    use std::error::Error;
+    std::iter::successors(error.source(), |&error| error.source())
+        .any(|error| error.is::<http_body_util::LengthLimitError>())
 }

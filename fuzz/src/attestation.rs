@@ -171,7 +171,8 @@ pub fn manifest(bytes: &[u8]) -> Verdict {
     let manifest = Manifest::from_cbor(bytes).map_err(|error| code!(error))?;
     assert_eq!(manifest.to_cbor(), bytes);
     for model in &manifest.models {
-        assert_eq!(manifest.model(&model.name), Some(model), "a name is listed once");
+        let same = manifest.versions(&model.name).filter(|other| other.version == model.version);
+        assert_eq!(same.collect::<Vec<_>>(), [model], "a version is listed once");
     }
     Ok(())
 }

@@ -24,6 +24,9 @@ pub struct Bundle {
 }
 
 impl Bundle {
+    /// No bundle has more bytes.
+    pub const MAX_LEN: usize = MAX_LEN;
+
     /// Reads a bundle, and checks that decryption cannot fail and that the bound holds.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, BundleError> {
         let Fields { v: _, biases, domain: _, export, weights, arithmetic, description } =

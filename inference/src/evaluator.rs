@@ -4,13 +4,17 @@
 //! for the weights all the same.
 
 use std::ops::Range;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
+use std::time::Duration;
 
 use thiserror::Error;
 
 use crate::binary::Buffers;
 use crate::bits::Packer;
 use crate::bundle::Bundle;
+use crate::description::Description;
 use crate::mask::Keystream;
 use crate::message::{self, MessageError, MessageKind, RequestParts, leading_bits};
 use crate::packing::Packing;
@@ -39,6 +43,8 @@ pub struct Asked {
     pub key: KeyId,
     /// As many logits will be in the reply.
     pub logits: u64,
+    /// The time that the evaluation takes on one thread of the machine of this project's figures, as estimated.
+    pub cost: Duration,
 }
 
 /// What stands between a reply and the weights: steps 4 and 5.
@@ -62,12 +68,18 @@ struct Weights {
 /// Buffers of an evaluation, kept from one to the next, and the generator of its noise.
 pub struct Scratch {
     workers: Vec<Worker>,
+    cancelled: Arc<AtomicBool>,
 }
 
 impl Scratch {
     /// Buffers for evaluations on up to `threads` threads; only those that take milliseconds are spread.
     pub fn with_threads(threads: usize) -> Self {
-        Self { workers: (0..threads.max(1)).map(|_| Worker::default()).collect() }
+        Self { workers: (0..threads.max(1)).map(|_| Worker::default()).collect(), cancelled: Arc::default() }
+    }
+
+    /// The next evaluations end early, with [`EvaluateError::Cancelled`], once this is true.
+    pub fn cancel_by(&mut self, cancelled: Arc<AtomicBool>) {
+        self.cancelled = cancelled;
     }
 }
 
@@ -141,14 +153,16 @@ impl Evaluator {
         if *request.key != key.id().0 || key.parameters() != self.packings[0].shape.parameters {
             return Err(EvaluateError::Key);
         }
-        Ok(self.reply(&request, Defences { key: Some(key), flood: Some(self.flood) }, scratch))
+        self.reply(&request, Defences { key: Some(key), flood: Some(self.flood) }, scratch)
     }
 
     /// Parses a request as step 1 does, and tells what it asks for.
     pub fn check(&self, request: &[u8]) -> Result<Asked, EvaluateError> {
         let parts = self.parse(request)?;
-        let logits = parts.rows as u64 * self.packings[0].shape.logits as u64;
-        Ok(Asked { key: KeyId(*parts.key), logits })
+        let packing = &self.packings[usize::from(parts.layout)];
+        let logits = parts.rows as u64 * packing.shape.logits as u64;
+        let cost = Duration::from_secs_f64(packing.evaluation(parts.rows) / 1e6);
+        Ok(Asked { key: KeyId(*parts.key), logits, cost })
     }
 
     /// Steps 1 to 3 and 6: a reply that gives the weights away. For measuring, and for showing what the other steps are
@@ -163,7 +177,16 @@ impl Evaluator {
         defences: Defences<'_>,
         scratch: &mut Scratch,
     ) -> Result<Vec<u8>, EvaluateError> {
-        Ok(self.reply(&self.parse(request)?, defences, scratch))
+        self.reply(&self.parse(request)?, defences, scratch)
+    }
+
+    /// The bytes of memory that the weights of such a model take.
+    pub fn memory(description: &Description) -> usize {
+        let of = |packing: &Packing| {
+            let transform = if packing.transforms() { Spectrum::bytes(packing.degree()) } else { 0 };
+            packing.groups() * packing.blocks() * (packing.stride() * size_of::<u64>() + transform)
+        };
+        description.packings().iter().map(of).sum()
     }
 
     /// Makes what is made on first use, so that nobody waits for it: transforms of this ring, and one evaluation in each
@@ -185,19 +208,28 @@ impl Evaluator {
         RequestParts::parse(request, &self.packings)
     }
 
-    fn reply(&self, request: &RequestParts<'_>, defences: Defences<'_>, scratch: &mut Scratch) -> Vec<u8> {
+    fn reply(
+        &self,
+        request: &RequestParts<'_>,
+        defences: Defences<'_>,
+        scratch: &mut Scratch,
+    ) -> Result<Vec<u8>, EvaluateError> {
         let weights = &self.weights[usize::from(request.layout)];
         let threads = match weights.packing.cost(request.rows) > WORTH_SPREADING_US {
             true => scratch.workers.len(),
             false => 1,
         };
-        let workers = &mut scratch.workers[..threads];
-        let mut sums = weights.add_up(request, workers);
+        let Scratch { workers, cancelled } = scratch;
+        let workers = &mut workers[..threads];
+        let mut sums = weights.add_up(request, workers, cancelled);
+        if cancelled.load(Ordering::Relaxed) {
+            return Err(EvaluateError::Cancelled);
+        }
         self.add_biases(weights, request.rows, &mut sums.outputs);
         self.finish(weights, request.rows, defences, &mut sums, workers);
         let reply = self.write(weights, request, &sums);
         workers[0].sums = sums;
-        reply
+        Ok(reply)
     }
 
     fn add_biases(&self, weights: &Weights, rows: usize, outputs: &mut [u64]) {
@@ -305,13 +337,13 @@ impl Weights {
         self.taps.iter().map(spectrum).collect()
     }
 
-    /// Step 2, the blocks spread over the threads.
-    fn add_up(&self, request: &RequestParts<'_>, workers: &mut [Worker]) -> Sums {
+    /// Step 2, the blocks spread over the threads; of no use once it was cancelled.
+    fn add_up(&self, request: &RequestParts<'_>, workers: &mut [Worker], cancelled: &AtomicBool) -> Sums {
         let share = self.packing.blocks().div_ceil(workers.len());
         spread(workers.iter_mut().enumerate(), |(index, worker)| {
             let blocks = index * share..self.packing.blocks().min((index + 1) * share);
             self.clear(request.rows, &mut worker.sums);
-            self.add_blocks(request, blocks, worker);
+            self.add_blocks(request, blocks, worker, cancelled);
         });
         let (first, others) = workers.split_first_mut().expect("there is one worker at least");
         let mut sums = std::mem::take(&mut first.sums);
@@ -347,14 +379,20 @@ impl Weights {
         }
     }
 
-    fn add_blocks(&self, request: &RequestParts<'_>, blocks: Range<usize>, worker: &mut Worker) {
+    fn add_blocks(
+        &self,
+        request: &RequestParts<'_>,
+        mut blocks: Range<usize>,
+        worker: &mut Worker,
+        cancelled: &AtomicBool,
+    ) {
         let packing = &self.packing;
         let (set, degree) = (packing.shape.parameters, packing.degree());
         let Worker { mask, spectrum, window, columns, sums, .. } = worker;
         let mut stream = Keystream::new(request.seed);
         let lead = packing.stride() - 1;
         let bodies = packing.bodies(request.rows) * set.body_len();
-        for block in blocks {
+        while let Some(block) = blocks.next().filter(|_| !cancelled.load(Ordering::Relaxed)) {
             mask.resize(lead + degree, 0);
             stream.fill_at(block, &mut mask[lead..]);
             match packing.transforms() {
@@ -482,6 +520,9 @@ pub enum EvaluateError {
     /// It names another public key, or one under other parameters.
     #[error("the request names another public key than the one it came with")]
     Key,
+    /// Nobody waits for the reply any more.
+    #[error("the evaluation was cancelled")]
+    Cancelled,
 }
 
 impl EvaluateError {
@@ -490,6 +531,7 @@ impl EvaluateError {
         match self {
             Self::Request(error) => error.code(),
             Self::Key => "public_key",
+            Self::Cancelled => "cancelled",
         }
     }
 
@@ -498,6 +540,7 @@ impl EvaluateError {
         match self {
             Self::Request(error) => error.remedy(),
             Self::Key => "send the public key of the session that encrypted the request".into(),
+            Self::Cancelled => "send the request again".into(),
         }
     }
 }
@@ -547,6 +590,28 @@ mod tests {
                 (_, code) => panic!("bit {bit}: {code:?}"),
             }
         }
+    }
+
+    #[test]
+    fn a_cancelled_evaluation_gives_nothing_and_the_next_one_is_as_ever() {
+        for bundle in [sample(4, 3), sample(64, 10)] {
+            let (evaluator, mut scratch) = (Evaluator::new(&bundle), Scratch::default());
+            let whole = request(&bundle, 2);
+            let reply = evaluator.evaluate_bare(&whole, &mut scratch).unwrap();
+            scratch.cancel_by(Arc::new(true.into()));
+            assert_eq!(evaluator.evaluate_bare(&whole, &mut scratch), Err(EvaluateError::Cancelled));
+            scratch.cancel_by(Arc::default());
+            assert_eq!(evaluator.evaluate_bare(&whole, &mut scratch), Ok(reply));
+        }
+    }
+
+    #[test]
+    fn what_asks_for_more_costs_more_and_a_wider_model_takes_more_memory() {
+        let (small, wide) = (sample(4, 3), sample(2500, 3));
+        let cost = |bundle: &Bundle, rows| Evaluator::new(bundle).check(&request(bundle, rows)).unwrap().cost;
+        assert!(cost(&small, 1) < cost(&small, small.rows_per_request()));
+        assert!(cost(&small, 1) < cost(&wide, 1));
+        assert!(Evaluator::memory(small.description()) < Evaluator::memory(wide.description()));
     }
 
     #[test]

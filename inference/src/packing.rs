@@ -171,17 +171,21 @@ impl Packing {
             && pairs * self.degree() <= TRANSFORMED_WEIGHTS
     }
 
-    /// The time of a request of `rows` rows, in microseconds: its bytes at 100 Mbit/s, and the evaluation as estimated
-    /// from the figures that `cargo measure` prints.
+    /// The time of a request of `rows` rows, in microseconds: its bytes at 100 Mbit/s, and the evaluation.
     pub(crate) fn cost(&self, rows: usize) -> f64 {
+        0.08 * (self.request_len(rows) + self.reply_len(rows)) as f64 + self.evaluation(rows)
+    }
+
+    /// The time of an evaluation of `rows` rows on one thread, in microseconds, as estimated from the figures that `cargo measure`
+    /// prints.
+    pub(crate) fn evaluation(&self, rows: usize) -> f64 {
         let (blocks, groups, size) = (self.blocks() as f64, self.groups() as f64, self.degree() as f64 / 2048.0);
         let products = match self.transforms() {
             true => size * (10.0 * blocks + 8.0 * groups + 1.5 * blocks * groups),
             false => size * 0.15 * blocks * groups * self.stride() as f64,
         };
         let outputs = 0.01 * (self.limb_rows(rows) * self.shape.outputs()) as f64 * blocks;
-        let evaluation = products + outputs + size * (2.5 * blocks + 40.0 * groups);
-        0.08 * (self.request_len(rows) + self.reply_len(rows)) as f64 + evaluation
+        products + outputs + size * (2.5 * blocks + 40.0 * groups)
     }
 
     /// The layouts of a model: for each of some numbers of rows the one that costs least per row.

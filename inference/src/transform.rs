@@ -24,6 +24,11 @@ impl Spectrum {
         Self(Zeroizing::new(vec![0; PRIMES * degree]))
     }
 
+    /// The memory that one of that degree takes.
+    pub(crate) fn bytes(degree: usize) -> usize {
+        PRIMES * degree * size_of::<u32>()
+    }
+
     /// Memory for one of that degree, made anew if there is none or it was for another.
     pub(crate) fn of_degree(memory: &mut Option<Self>, degree: usize) -> &mut Self {
         let fitting = memory.take().filter(|spectrum| spectrum.degree() == degree);

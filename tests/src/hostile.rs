@@ -21,18 +21,18 @@ use axum::{
 };
 use base64::{Engine, engine::general_purpose::STANDARD};
 use cloister_attestation::{
-    Channel, Limits, Manifest, ManifestModel, Nonce, Presentation, Receipt, ReceiptKey, Sha384, UnverifiedDocument,
-    VerificationError,
+    Channel, Limits, Loadable, Manifest, ManifestModel, Nonce, Presentation, Receipt, ReceiptKey, Sha384,
+    UnverifiedDocument, VerificationError,
 };
 use cloister_client::{AttestedConnection, Clock, Endpoint, Error, Policy, SystemClock};
 use cloister_enclave::{Attester, Entropy, TlsIdentity};
-use cloister_enclave_app::{server::serve, settings::Settings};
+use cloister_enclave_app::server::{Front, Slots, serve};
 use cloister_inference::{Bundle, Evaluator, PublicKey, Scratch};
 use cloister_simulated_enclave::{Authority, Identity, LocalAddress, LocalListener, SimulatedNsm, policy};
 use cloister_wire::{
     ATTESTATION_MEDIA_TYPE, HEADER_LENGTH,
     limits::NONCE_BYTES,
-    oip::{Framed, InferRequest, InferResponse, ModelMetadata},
+    oip::{Framed, InferRequest, InferResponse, ModelMetadata, header_length},
     paths,
 };
 
@@ -89,14 +89,35 @@ impl Hostile {
         bundle: &Bundle,
         cheat: Cheat,
     ) -> anyhow::Result<Self> {
+        let spki = identity.spki().to_vec();
+        Self::start_behind(Front::Tls(identity), spki, attester, bundle, cheat).await
+    }
+
+    /// Starts an evaluator of the Iris model to which connections come in plain HTTP, new under `authority`, that cheats.
+    pub async fn plain(authority: &Authority, cheat: Cheat) -> anyhow::Result<Self> {
+        let spki = identity()?.spki().to_vec();
+        Self::start_behind(Front::Plain, spki, authority.enclave(Identity::random()), &BUNDLE, cheat).await
+    }
+
+    async fn start_behind(
+        front: Front,
+        spki: Vec<u8>,
+        attester: SimulatedNsm,
+        bundle: &Bundle,
+        cheat: Cheat,
+    ) -> anyhow::Result<Self> {
         let listener = LocalListener::bind(&LocalAddress::Tcp(([127, 0, 0, 1], 0).into())).await?;
         let LocalAddress::Tcp(address) = listener.address()? else { unreachable!("bound to tcp") };
         let description = bundle.description();
-        let manifest = Manifest { models: vec![manifest_entry(bundle)], limits: Limits { max_request_bytes: 65536 } };
+        let manifest = Manifest {
+            models: vec![manifest_entry(bundle)],
+            limits: Limits { max_request_bytes: 65536 },
+            loadable: Loadable::None,
+        };
         let evaluator = Arc::new(HostileEvaluator {
             cheat: Mutex::new(cheat),
             attester,
-            spki: identity.spki().to_vec(),
+            spki,
             receipt_key: ReceiptKey::generate(),
             manifest,
             description: description.to_bytes(),
@@ -108,7 +129,7 @@ impl Hostile {
             first_answer: Mutex::default(),
         });
         let app = Router::new().fallback(handle).with_state(evaluator.clone());
-        tokio::spawn(serve(listener, identity, app, Settings::default(), pending()));
+        tokio::spawn(serve(listener, front, app, Slots::new(256), pending()));
         Ok(Self { address, evaluator })
     }
 
@@ -285,11 +306,14 @@ impl HostileEvaluator {
             _ => self.description.clone(),
         };
         let ManifestModel { name, version, .. } = &self.manifest.models[0];
-        Json(ModelMetadata::new(name, version, "hostile", STANDARD.encode(description))).into_response()
+        Json(ModelMetadata::new(name, vec![version.clone()], "hostile", STANDARD.encode(description))).into_response()
     }
 
     async fn infer(&self, headers: &HeaderMap, body: &[u8]) -> anyhow::Result<Response> {
-        let length = headers.get(HEADER_LENGTH).context("no header length")?.to_str()?.parse()?;
+        let length = match headers.get(HEADER_LENGTH) {
+            Some(length) => length.to_str()?.parse()?,
+            None => header_length(body)?,
+        };
         let request = InferRequest::parse(Some(length), body)?;
         if let Some(public_key) = request.public_key {
             *locked(&self.public_key) = Some(public_key.to_vec());

@@ -146,7 +146,7 @@ async fn a_permuted_description_is_refused_before_anything_is_encrypted() {
             AttestedConnection::open(&hostile.endpoint().unwrap(), trusting(&authority)).await.unwrap();
         let error = connection.model("iris").await.unwrap_err();
         assert_eq!(error.code(), "description_mismatch");
-        assert_eq!(hostile.seen(), [nonce(), (paths::model("iris"), 0)]);
+        assert_eq!(hostile.seen(), [nonce(), (paths::model("iris", Some("1")), 0)]);
     }
 }
 
@@ -171,7 +171,7 @@ async fn plaintext_tensors_are_refused_by_a_service_that_goes_on() {
     let mut client = RawClient::connect(address).await.unwrap();
     let tensor = r#"{"inputs":[{"name":"X","datatype":"FP32","shape":[1,4],"data":[5.1,3.5,1.4,0.2]}]}"#;
     let json = [("content-type", "application/json")];
-    let (status, body) = client.post(&paths::infer("iris"), &json, tensor).await.unwrap();
+    let (status, body) = client.post(&paths::infer("iris", None), &json, tensor).await.unwrap();
     assert_eq!(status, 400);
     let ErrorBody { error, code } = serde_json::from_slice(&body).unwrap();
     assert_eq!(code, ErrorCode::PlaintextRefused);

@@ -5,8 +5,8 @@
 use std::sync::Arc;
 
 use cloister_attestation::{
-    At, Challenge, Channel, ChannelRule, Limits, Live, Manifest, ManifestModel, Nonce, Pins, Policy, Presentation,
-    ReceiptKey, Sha384, Statement, Timestamp, UnverifiedDocument, VerificationError,
+    At, Challenge, Channel, ChannelRule, Limits, Live, Loadable, Manifest, ManifestModel, Nonce, Pins, Policy,
+    Presentation, ReceiptKey, Sha384, Statement, Timestamp, UnverifiedDocument, VerificationError,
 };
 use cloister_client::{AttestedConnection, Error};
 use cloister_e2e::{
@@ -229,7 +229,7 @@ fn manifest() -> Manifest {
         bundle: Sha384(BUNDLE.digest()),
         description: Sha384(BUNDLE.description().digest()),
     }];
-    Manifest { models, limits: Limits { max_request_bytes: 65536 } }
+    Manifest { models, limits: Limits { max_request_bytes: 65536 }, loadable: Loadable::None }
 }
 
 #[test]

@@ -112,7 +112,7 @@ async fn a_presentation_that_comes_twice_ends_the_connection_before_the_next_req
     let endpoint = parent(&evaluator, 1, 0, Trick::Repeat).await;
     let mut connection = AttestedConnection::open(&endpoint, trusting(&authority)).await.unwrap();
     assert_eq!(connection.model("iris").await.unwrap_err().code(), "connection_lost");
-    assert!(!evaluator.seen().iter().any(|(path, _)| *path == paths::infer("iris")));
+    assert!(!evaluator.seen().iter().any(|(path, _)| *path == paths::infer("iris", Some("1"))));
 }
 
 #[tokio::test]
@@ -209,5 +209,5 @@ async fn a_presentation_that_is_cut_when_attesting_again_leaves_the_connection_u
     let rows = Iris::load().unwrap().rows;
     assert_lost(&model.infer(&rows[..1]).await.unwrap_err(), TRUNCATED);
     assert_eq!(model.infer(&rows[..1]).await.unwrap_err().code(), "connection_lost");
-    assert_eq!(evaluator.seen(), [nonce(), (paths::model("iris"), 0), nonce()]);
+    assert_eq!(evaluator.seen(), [nonce(), (paths::model("iris", Some("1")), 0), nonce()]);
 }

@@ -135,12 +135,19 @@ async fn a_kept_connection_is_attested_again_after_15_minutes_before_the_next_re
     clock.advance(INSTANT);
     infer(&mut model).await.unwrap();
     infer(&mut model).await.unwrap();
-    assert_eq!(asked_since(&evaluator, seen), [paths::ATTESTATION, &paths::infer("iris"), &paths::infer("iris")]);
+    assert_eq!(
+        asked_since(&evaluator, seen),
+        [paths::ATTESTATION, &paths::infer("iris", Some("1")), &paths::infer("iris", Some("1"))]
+    );
 
     let seen = evaluator.seen().len();
     clock.advance(REATTEST_AFTER);
     connection.model("iris").await.unwrap();
-    assert_eq!(asked_since(&evaluator, seen), [paths::ATTESTATION, &paths::model("iris")], "any request counts");
+    assert_eq!(
+        asked_since(&evaluator, seen),
+        [paths::ATTESTATION, &paths::model("iris", Some("1"))],
+        "any request counts"
+    );
 }
 
 #[tokio::test]
@@ -151,7 +158,10 @@ async fn a_clock_that_is_set_back_means_attestation_now() {
     clock.set(clock.now().minus(INSTANT));
     infer(&mut model).await.unwrap();
     infer(&mut model).await.unwrap();
-    assert_eq!(asked_since(&evaluator, seen), [paths::ATTESTATION, &paths::infer("iris"), &paths::infer("iris")]);
+    assert_eq!(
+        asked_since(&evaluator, seen),
+        [paths::ATTESTATION, &paths::infer("iris", Some("1")), &paths::infer("iris", Some("1"))]
+    );
 }
 
 #[tokio::test]

@@ -5,8 +5,8 @@
 use std::io::{self, Write};
 
 use cloister_attestation::{
-    Channel, ChannelRule, Evidence, Limits, Manifest, ManifestModel, Nonce, Pins, Policy, PolicyModel, Receipt,
-    ReceiptKey, Release, Sha384, Statement, Timestamp,
+    Channel, ChannelRule, Evidence, Limits, Loadable, Manifest, ManifestModel, Nonce, Pins, Policy, PolicyModel,
+    Receipt, ReceiptKey, Release, Sha384, Statement, Timestamp,
 };
 use cloister_e2e::{
     build,
@@ -128,7 +128,12 @@ impl Witness {
             description: Sha384([byte; 48]),
         };
         let models = vec![model("iris", 1), model("flowers", 1), model("wine", 2)];
-        Self { nsm, receipt_key, spki, manifest: Manifest { models, limits: Limits { max_request_bytes: 65536 } } }
+        Self {
+            nsm,
+            receipt_key,
+            spki,
+            manifest: Manifest { models, limits: Limits { max_request_bytes: 65536 }, loadable: Loadable::None },
+        }
     }
 
     fn receipt(&self) -> Receipt {

@@ -27,12 +27,12 @@ fn two_builds_from_two_folders_are_byte_identical() {
 fn the_program_reads_the_settings_that_an_image_has() {
     let folder = tempfile::tempdir().unwrap();
     let read = |max_connections| {
-        let ramdisk = first_ramdisk(b"", &Settings { max_connections });
+        let ramdisk = first_ramdisk(b"", &Settings::with_connections(max_connections));
         let at = |wanted| ramdisk.iter().position(|byte| *byte == wanted).unwrap();
         let file = write(folder.path(), "cloister.json", &ramdisk[at(b'{')..=at(b'}')]);
-        enclave_app::Settings::read(file.into())
+        enclave_app::Settings::read(file.as_ref())
     };
-    assert_eq!(read(Settings::default().max_connections).unwrap(), enclave_app::Settings::default());
+    assert_eq!(read(256).unwrap(), enclave_app::Settings::default());
     assert_eq!(read(Settings::MAX_CONNECTIONS).unwrap().max_connections, Settings::MAX_CONNECTIONS);
     assert!(read(Settings::MAX_CONNECTIONS + 1).is_err());
 }
@@ -50,7 +50,7 @@ fn what_cannot_be_an_image_is_refused_before_it_is_compiled() {
         (vec!["--kernel", &kernel, "--model", &model], 1, "is not pinned. Build the pinned one, Linux 6.12.107"),
         (vec!["--kernel", "/nowhere", "--model", &model], 1, "/nowhere: No such file"),
         (vec!["--kernel", &kernel, "--model", &damaged], 1, "damaged.cloister: "),
-        (vec!["--kernel", &kernel, "--model", &model, &again], 1, "another bundle is named \"iris\", too"),
+        (vec!["--kernel", &kernel, "--model", &model, &again], 1, "another bundle is version \"1\" of \"iris\", too"),
         (vec!["--kernel", &kernel], 2, "--model <FILE>"),
         (vec!["--kernel", &kernel, "--model", &model, "--max-connections", "901"], 2, "901 is not in 1..=900"),
     ] {

@@ -19,7 +19,7 @@ use cloister_e2e::{
     raw::{RawClient, ask_without_reading},
 };
 use cloister_enclave::{AttestError, Attester, Claims, Entropy};
-use cloister_enclave_app::{Parts, models::Models, run, settings::Settings};
+use cloister_enclave_app::{Listeners, Parts, models::Models, run, settings::Settings};
 use cloister_simulated_enclave::{Authority, Identity, LocalAddress, LocalListener, SimulatedNsm};
 use cloister_wire::{
     error::{ErrorBody, ErrorCode},
@@ -65,7 +65,8 @@ async fn service(authority: &Authority, delay: Duration) -> (SocketAddr, Arc<Ato
     let LocalAddress::Tcp(address) = listener.address().unwrap() else { unreachable!("bound to tcp") };
     let models = Models::from_files(&[bundle]).unwrap();
     let entropy = Entropy::from_kernel().unwrap();
-    let parts = Parts { attester, listener, entropy, models, settings: Settings::default() };
+    let listeners = Listeners { tls: listener, plain: None, control: None };
+    let parts = Parts { attester, listeners, entropy, models, settings: Settings::default() };
     tokio::spawn(run(parts, pending()));
     (address, broken)
 }
@@ -118,7 +119,7 @@ async fn an_attester_that_fails_is_an_internal_error_until_it_recovers() {
 async fn peers_that_ask_and_never_read_give_their_slots_back() {
     let authority = Authority::ephemeral();
     let (address, _) = service(&authority, Duration::ZERO).await;
-    let path = paths::model("iris");
+    let path = paths::model("iris", None);
     let deaf = ask_without_reading(address, &path);
     let cut = tokio::time::timeout(6 * REQUEST_DEADLINE, deaf).await;
     assert!(matches!(cut, Ok(Ok(_))), "the service ends a connection whose answers nobody takes: {cut:?}");

@@ -15,7 +15,7 @@ use cloister_inference::{Bundle, FeatureRange, ImportOptions, Prediction, Sessio
 use cloister_wire::{
     BINARY_MEDIA_TYPE, HEADER_LENGTH,
     error::{ErrorBody, ErrorCode},
-    oip::InferRequest,
+    oip::{Expected, InferRequest},
     paths,
 };
 use rten_onnx::onnx::{
@@ -153,9 +153,10 @@ async fn raw(world: &World) -> RawClient {
 async fn ask(client: &mut RawClient, session: &mut Session, rows: &[Vec<f64>], with_key: bool) -> Option<ErrorCode> {
     let request = session.encrypt(rows).unwrap();
     let public_key = with_key.then_some(session.public_key());
-    let framed = InferRequest { id: None, public_key, ciphertext: request.bytes() }.to_framed();
+    let framed =
+        InferRequest { id: None, public_key, ciphertext: request.bytes(), expected: Expected::default() }.to_framed();
     let length = framed.header_length.to_string();
     let headers = [("content-type", BINARY_MEDIA_TYPE), (HEADER_LENGTH, length.as_str())];
-    let (status, body) = client.post(&paths::infer("iris"), &headers, framed.body).await.unwrap();
+    let (status, body) = client.post(&paths::infer("iris", None), &headers, framed.body).await.unwrap();
     (status != 200).then(|| serde_json::from_slice::<ErrorBody>(&body).unwrap().code)
 }

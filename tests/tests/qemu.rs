@@ -143,7 +143,7 @@ async fn another_image_is_refused_at_the_register_that_differs() {
     let Some(bench) = Bench::new() else { return };
     let image = bench.image(&[&BUNDLE]);
     let (kernel, settings) = (bench.kernel(), Settings::default());
-    let other_settings = Image::assemble(&kernel, &PROGRAM, &Settings { max_connections: 7 }, &[&BUNDLE]);
+    let other_settings = Image::assemble(&kernel, &PROGRAM, &Settings::with_connections(7), &[&BUNDLE]);
     let other_program = Image::assemble(&kernel, &[&PROGRAM[..], b"!"].concat(), &settings, &[&BUNDLE]);
     let machine = bench.boot(&image);
     let proxy = proxy(&[&machine.address()]).unwrap();

@@ -14,7 +14,7 @@ use cloister_wire::{
     BINARY_MEDIA_TYPE, HEADER_LENGTH,
     error::{ErrorBody, ErrorCode},
     limits,
-    oip::InferRequest,
+    oip::{Expected, InferRequest},
     paths,
 };
 
@@ -55,7 +55,9 @@ async fn bad_requests_get_a_code_each_and_the_service_goes_on() {
 
     let mut refusals = Vec::new();
     let mut attempt = async |path: &str, ciphertext: &[u8]| {
-        let framed = InferRequest { id: None, public_key: Some(&public_key), ciphertext }.to_framed();
+        let framed =
+            InferRequest { id: None, public_key: Some(&public_key), ciphertext, expected: Expected::default() }
+                .to_framed();
         let length = framed.header_length.to_string();
         let headers = [("content-type", BINARY_MEDIA_TYPE), (HEADER_LENGTH, length.as_str())];
         let (status, body) = client.post(path, &headers, framed.body).await.unwrap();
@@ -67,9 +69,9 @@ async fn bad_requests_get_a_code_each_and_the_service_goes_on() {
         refusals.push(refusal.error);
         Some(refusal.code)
     };
-    let infer = paths::infer("iris");
+    let infer = paths::infer("iris", None);
     assert_eq!(attempt(&infer, good.bytes()).await, None);
-    assert_eq!(attempt(&paths::infer("unknown"), good.bytes()).await, Some(ErrorCode::UnknownModel));
+    assert_eq!(attempt(&paths::infer("unknown", None), good.bytes()).await, Some(ErrorCode::UnknownModel));
     assert_eq!(attempt("/v3", good.bytes()).await, Some(ErrorCode::NotFound));
     for length in [0, 1, 39, good.bytes().len() - 1] {
         let code = attempt(&infer, &good.bytes()[..length]).await;

@@ -31,6 +31,30 @@ pub enum ErrorCode {
     TooLarge,
     /// Too much work is waiting: try again later.
     Busy,
+    /// No bearer token came, or none that is known; or one came where TLS does not end in the enclave.
+    Unauthorized,
+    /// The measured settings do not allow this bundle to be loaded.
+    ModelNotAllowed,
+    /// The object lies outside the buckets that are allowed.
+    ObjectRefused,
+    /// The model is another one than the request expects.
+    ModelChanged,
+    /// Nothing is done with a body of this content type.
+    UnsupportedMediaType,
+    /// The request expects another enclave than the one that got it.
+    Misdirected,
+    /// The client has spent its budget of requests, bytes or time: try again later.
+    RateLimited,
+    /// The object store did not give or take the object.
+    ObjectUnavailable,
+    /// The service has more work than it can do in time: try again later.
+    Overloaded,
+    /// No enclave answers.
+    Unavailable,
+    /// There is no memory for another model.
+    InsufficientMemory,
+    /// The bundle cannot be served.
+    BundleRefused,
     /// The service failed.
     Internal,
 }
@@ -39,14 +63,25 @@ impl ErrorCode {
     /// The HTTP status that carries this code (RFC 9110 §15).
     pub const fn status(self) -> u16 {
         match self {
-            Self::BadRequest | Self::PlaintextRefused | Self::CiphertextRefused | Self::PublicKeyMissing => 400,
-            Self::BudgetSpent => 403,
+            Self::BadRequest
+            | Self::PlaintextRefused
+            | Self::CiphertextRefused
+            | Self::PublicKeyMissing
+            | Self::BundleRefused => 400,
+            Self::Unauthorized => 401,
+            Self::BudgetSpent | Self::ModelNotAllowed | Self::ObjectRefused => 403,
             Self::NotFound | Self::UnknownModel => 404,
             Self::MethodNotAllowed => 405,
             Self::Deadline => 408,
+            Self::ModelChanged => 409,
             Self::TooLarge => 413,
-            Self::Busy => 429,
+            Self::UnsupportedMediaType => 415,
+            Self::Misdirected => 421,
+            Self::Busy | Self::RateLimited => 429,
             Self::Internal => 500,
+            Self::ObjectUnavailable => 502,
+            Self::Overloaded | Self::Unavailable => 503,
+            Self::InsufficientMemory => 507,
         }
     }
 
@@ -64,6 +99,18 @@ impl ErrorCode {
             Self::Deadline => "deadline",
             Self::TooLarge => "too_large",
             Self::Busy => "busy",
+            Self::Unauthorized => "unauthorized",
+            Self::ModelNotAllowed => "model_not_allowed",
+            Self::ObjectRefused => "object_refused",
+            Self::ModelChanged => "model_changed",
+            Self::UnsupportedMediaType => "unsupported_media_type",
+            Self::Misdirected => "misdirected",
+            Self::RateLimited => "rate_limited",
+            Self::ObjectUnavailable => "object_unavailable",
+            Self::Overloaded => "overloaded",
+            Self::Unavailable => "unavailable",
+            Self::InsufficientMemory => "insufficient_memory",
+            Self::BundleRefused => "bundle_refused",
             Self::Internal => "internal",
         }
     }
@@ -100,6 +147,18 @@ mod tests {
             ErrorCode::Deadline,
             ErrorCode::TooLarge,
             ErrorCode::Busy,
+            ErrorCode::Unauthorized,
+            ErrorCode::ModelNotAllowed,
+            ErrorCode::ObjectRefused,
+            ErrorCode::ModelChanged,
+            ErrorCode::UnsupportedMediaType,
+            ErrorCode::Misdirected,
+            ErrorCode::RateLimited,
+            ErrorCode::ObjectUnavailable,
+            ErrorCode::Overloaded,
+            ErrorCode::Unavailable,
+            ErrorCode::InsufficientMemory,
+            ErrorCode::BundleRefused,
             ErrorCode::Internal,
         ] {
             assert_eq!(serde_json::to_string(&code).unwrap(), format!("\"{code}\""));

@@ -34,6 +34,27 @@ pub struct InferRequest<'a> {
     pub public_key: Option<&'a [u8]>,
     /// The ciphertext message of `cloister-inference`.
     pub ciphertext: &'a [u8],
+    /// Who and what must answer, or nobody does.
+    pub expected: Expected<'a>,
+}
+
+/// What a request expects of whoever answers: `parameters` of its header, digests as text. A service that is another one
+/// refuses with [`Misdirected`](ErrorCode::Misdirected) or [`ModelChanged`](ErrorCode::ModelChanged), instead of giving an answer
+/// that the client will not accept.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Expected<'a> {
+    /// The digest of the bundle.
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    pub bundle: Option<&'a str>,
+    /// The digest of the key that signs the receipt: between them the two ends may have a balancer before several enclaves.
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    pub receipt_key: Option<&'a str>,
+}
+
+impl Expected<'_> {
+    fn is_anything(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 impl<'a> InferRequest<'a> {
@@ -45,6 +66,7 @@ impl<'a> InferRequest<'a> {
             id: self.id,
             inputs: names.into_iter().zip(&tensors).map(|(name, tensor)| TensorHeader::bytes(name, tensor)).collect(),
             outputs: [CIPHERTEXT, RECEIPT].map(RequestedOutput::binary).into(),
+            parameters: self.expected,
         };
         frame(&header, &tensors)
     }
@@ -65,7 +87,7 @@ impl<'a> InferRequest<'a> {
             2 => elements(&header.inputs, tensors, [PUBLIC_KEY, CIPHERTEXT]).map(|[key, text]| (Some(key), text))?,
             _ => elements(&header.inputs, tensors, [CIPHERTEXT]).map(|[text]| (None, text))?,
         };
-        Ok(Self { id: header.id, public_key, ciphertext })
+        Ok(Self { id: header.id, public_key, ciphertext, expected: header.parameters })
     }
 }
 
@@ -131,7 +153,7 @@ pub struct Health {
 pub struct ModelMetadata {
     /// The model.
     pub name: String,
-    /// Its versions; always one.
+    /// Its versions.
     pub versions: Vec<String>,
     /// What evaluates it.
     pub platform: String,
@@ -141,6 +163,19 @@ pub struct ModelMetadata {
     pub outputs: Vec<TensorMetadata>,
     /// What a client needs to encrypt.
     pub parameters: ModelParameters,
+}
+
+/// A model of the repository, as `POST /v2/repository/index` lists it and `POST /v2/repository/load` answers it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RepositoryModel {
+    /// Its name.
+    pub name: String,
+    /// Its version.
+    pub version: String,
+    /// `READY`: what cannot be served is not listed.
+    pub state: String,
+    /// The digest of its bundle, `sha384:…`.
+    pub digest: String,
 }
 
 /// Our part of a model's metadata.
@@ -163,11 +198,11 @@ pub struct TensorMetadata {
 
 impl ModelMetadata {
     /// The metadata of an encrypted model.
-    pub fn new(name: &str, version: &str, platform: &str, description_base64: String) -> Self {
+    pub fn new(name: &str, versions: Vec<String>, platform: &str, description_base64: String) -> Self {
         let tensor = |name: &str| TensorMetadata { name: name.into(), datatype: BYTES.into(), shape: vec![1] };
         Self {
             name: name.into(),
-            versions: vec![version.into()],
+            versions,
             platform: platform.into(),
             inputs: vec![tensor(PUBLIC_KEY), tensor(CIPHERTEXT)],
             outputs: vec![tensor(CIPHERTEXT), tensor(RECEIPT)],
@@ -184,6 +219,8 @@ struct RequestHeader<'a> {
     inputs: Vec<TensorHeader<'a>>,
     #[serde(borrow, default)]
     outputs: Vec<RequestedOutput<'a>>,
+    #[serde(borrow, default, skip_serializing_if = "Expected::is_anything")]
+    parameters: Expected<'a>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -252,6 +289,20 @@ fn frame(header: &impl Serialize, tensors: &[&[u8]]) -> Framed {
     Framed { header_length, body }
 }
 
+/// Where the JSON header of a message ends, found in the message itself: JSON says where it ends, and tensors follow.
+pub fn header_length(body: &[u8]) -> Result<usize, MessageError> {
+    let read = &body[..body.len().min(limits::MAX_HEADER_BYTES)];
+    let mut header = serde_json::Deserializer::from_slice(read).into_iter::<serde::de::IgnoredAny>();
+    match header.next() {
+        Some(Ok(_)) => Ok(header.byte_offset()),
+        Some(Err(error)) if error.is_eof() && read.len() < body.len() => {
+            Err(MessageError::LongHeader { length: body.len() })
+        }
+        Some(Err(error)) => Err(error.into()),
+        None => Err(MessageError::Truncated),
+    }
+}
+
 fn split(header_length: Option<usize>, body: &[u8]) -> Result<(&[u8], &[u8]), MessageError> {
     let length = header_length.unwrap_or(body.len());
     let (header, tensors) = body.split_at_checked(length).ok_or(MessageError::Truncated)?;
@@ -314,9 +365,9 @@ pub enum MessageError {
     #[error("the JSON header cannot be read: {0}")]
     Json(#[from] serde_json::Error),
     /// The JSON header is too long.
-    #[error("the JSON header has {length} bytes, at most {} are read", limits::MAX_HEADER_BYTES)]
+    #[error("the JSON header has up to {length} bytes, at most {} are read", limits::MAX_HEADER_BYTES)]
     LongHeader {
-        /// Its length.
+        /// Its length, or that of the message in which no end of it was found.
         length: usize,
     },
     /// The request's id is too long.
@@ -362,16 +413,22 @@ mod tests {
     use super::*;
 
     fn request() -> Framed {
-        InferRequest { id: Some("r-1"), public_key: Some(b"key"), ciphertext: b"cipher" }.to_framed()
+        InferRequest {
+            id: Some("r-1"),
+            public_key: Some(b"key"),
+            ciphertext: b"cipher",
+            expected: Expected { bundle: Some("sha384:01"), receipt_key: Some("sha384:02") },
+        }
+        .to_framed()
     }
 
     #[test]
     fn requests_and_responses_round_trip() {
         let framed = request();
         let parsed = InferRequest::parse(Some(framed.header_length), &framed.body).unwrap();
-        let sent = InferRequest { id: Some("r-1"), public_key: Some(b"key"), ciphertext: b"cipher" };
-        assert_eq!(parsed, sent);
-        let without = InferRequest { public_key: None, ..sent };
+        assert_eq!((parsed.id, parsed.public_key, parsed.ciphertext), (Some("r-1"), Some(&b"key"[..]), &b"cipher"[..]));
+        assert_eq!(parsed.expected, Expected { bundle: Some("sha384:01"), receipt_key: Some("sha384:02") });
+        let without = InferRequest { public_key: None, expected: Expected::default(), ..parsed };
         let framed = without.to_framed();
         assert_eq!(InferRequest::parse(Some(framed.header_length), &framed.body).unwrap(), without);
 
@@ -384,6 +441,16 @@ mod tests {
         };
         let framed = response.to_framed();
         assert_eq!(InferResponse::parse(Some(framed.header_length), &framed.body).unwrap(), response);
+    }
+
+    #[test]
+    fn a_message_says_itself_where_its_header_ends() {
+        let Framed { header_length: length, body } = request();
+        assert_eq!(header_length(&body).unwrap(), length);
+        assert!(header_length(&body[..length - 1]).is_err());
+        assert!(matches!(header_length(b""), Err(MessageError::Truncated)));
+        let endless = [b"[\"".to_vec(), vec![b'x'; limits::MAX_HEADER_BYTES]].concat();
+        assert!(matches!(header_length(&endless), Err(MessageError::LongHeader { .. })));
     }
 
     #[test]

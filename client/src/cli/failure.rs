@@ -104,8 +104,8 @@ impl From<EvidenceError> for Failure {
 impl From<Error> for Failure {
     fn from(error: Error) -> Self {
         let exit = match &error {
-            Error::Unreachable { .. } | Error::ConnectionLost { .. } => UNREACHABLE,
-            Error::Refused { .. } | Error::BadAnswer { .. } => REFUSED,
+            Error::Unreachable { .. } | Error::ConnectionLost { .. } | Error::Objects { .. } => UNREACHABLE,
+            Error::Refused { .. } | Error::BadAnswer { .. } | Error::Intermediary { .. } => REFUSED,
             other if other.is_not_verified() => NOT_VERIFIED,
             _ => BAD_INPUT,
         };

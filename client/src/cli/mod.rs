@@ -1,5 +1,6 @@
 //! The commands. What people read goes to stdout, progress and banners to stderr; `--json` writes exactly one object.
 
+mod evaluator;
 mod failure;
 mod files;
 mod infer;
@@ -10,20 +11,18 @@ mod output;
 mod policy;
 mod progress;
 mod text;
+mod token;
 mod verify;
 mod verify_document;
 mod verify_receipt;
 
-use std::{
-    path::{Path, PathBuf},
-    process::ExitCode,
-};
+use std::{path::Path, process::ExitCode};
 
-use clap::{Args, Parser, Subcommand, error::ErrorKind};
-use cloister_client::{AttestedConnection, Endpoint, Policy};
+use clap::{Parser, Subcommand, error::ErrorKind};
+use cloister_client::Policy;
 use tokio::runtime::Builder;
 
-use self::{failure::Failure, output::Output};
+use self::{evaluator::Evaluator, failure::Failure, output::Output};
 
 /// Encrypted inference in an attested AWS Nitro Enclave: the data owner's side
 #[derive(Debug, Parser)]
@@ -56,6 +55,7 @@ enum Command {
     Model(model::Model),
     #[command(subcommand)]
     Policy(policy::Policy),
+    Token(token::Token),
 }
 
 impl Command {
@@ -73,37 +73,8 @@ impl Command {
             Self::Verify(_) | Self::Models(_) | Self::Infer(_) | Self::VerifyDocument(_) | Self::VerifyReceipt(_) => {
                 true
             }
-            Self::Model(_) | Self::Policy(_) => false,
+            Self::Model(_) | Self::Policy(_) | Self::Token(_) => false,
         }
-    }
-}
-
-/// An evaluator, and what it must prove.
-#[derive(Debug, Args)]
-struct Evaluator {
-    /// Where the service is: https://HOST:PORT
-    endpoint: Endpoint,
-    /// The policy that it must satisfy. Get it from whoever publishes the release, never from the endpoint
-    #[arg(long, value_name = "FILE")]
-    policy: Option<PathBuf>,
-}
-
-impl Evaluator {
-    fn policy(&self) -> Result<Policy, Failure> {
-        load_policy(self.policy.as_ref().ok_or_else(Failure::no_policy)?)
-    }
-
-    /// Connects and verifies, and says what was verified. A failure leaves `verified` false.
-    async fn connect(&self, policy: Policy, output: &mut Output) -> Result<AttestedConnection, Failure> {
-        let connection = AttestedConnection::open(&self.endpoint, policy).await?;
-        let enclave = connection.enclave();
-        output.simulated(enclave.simulated());
-        output.set("verified", true);
-        output.set("release", enclave.release());
-        output.set("module_id", enclave.module_id());
-        output.set("document_time", enclave.timestamp().to_string());
-        output.set("channel", enclave.channel().name());
-        Ok(connection)
     }
 }
 
@@ -145,6 +116,7 @@ async fn dispatch(command: Command, output: &mut Output) -> Result<(), Failure> 
         Command::VerifyReceipt(command) => command.run(output),
         Command::Model(command) => command.run(output),
         Command::Policy(command) => command.run(output),
+        Command::Token(command) => command.run(output),
     }
 }
 

@@ -1,13 +1,14 @@
 //! `cloister models`
 
 use clap::Args;
-use cloister_attestation::{ManifestModel, ModelError, VerifiedEnclave};
+use cloister_attestation::{Loadable, Manifest, ManifestModel, ModelError, VerifiedEnclave};
 use serde_json::{Value, json};
 
 use super::{
     Evaluator,
     failure::Failure,
     output::{Output, foreign},
+    text::wrapped,
 };
 
 /// List the models of a verified evaluator, and what the policy says of each
@@ -25,7 +26,7 @@ Examples:
 
 impl Models {
     pub(crate) async fn run(&self, output: &mut Output) -> Result<(), Failure> {
-        let connection = self.evaluator.connect(self.evaluator.policy()?, output).await?;
+        let connection = self.evaluator.way()?.connect(output).await?;
         show(connection.enclave(), output);
         Ok(())
     }
@@ -34,8 +35,10 @@ impl Models {
 /// The models of the manifest, and whether the policy accepts each.
 pub(crate) fn show(enclave: &VerifiedEnclave, output: &mut Output) {
     let mut models: Vec<Value> = Vec::new();
-    for ManifestModel { name, version, bundle, description: _ } in &enclave.manifest().models {
-        let judged = enclave.model(name);
+    let Manifest { models: served, loadable, limits: _ } = enclave.manifest();
+    for model in served {
+        let ManifestModel { name, version, bundle, description: _ } = model;
+        let judged = enclave.accept(model);
         let verdict = match judged {
             Ok(_) => "accepted by the policy",
             Err(ModelError::DigestMismatch { .. }) => "NOT ACCEPTED: the policy has another digest under this name",
@@ -46,4 +49,16 @@ pub(crate) fn show(enclave: &VerifiedEnclave, output: &mut Output) {
             .push(json!({"name": name, "version": version, "digest": bundle.to_string(), "accepted": judged.is_ok()}));
     }
     output.set("models", models);
+    output.line(wrapped("models that its parent may load: ", &loadable.to_string()));
+    output.set(
+        "loadable",
+        match loadable {
+            Loadable::None => json!("none"),
+            Loadable::Any => json!("any"),
+            Loadable::Listed(digests) => digests.iter().map(ToString::to_string).collect(),
+        },
+    );
+    if let (Loadable::Listed(digests), true) = (loadable, output.is_verbose()) {
+        output.line(digests.iter().map(|digest| format!("  {digest}")).collect::<Vec<_>>().join("\n"));
+    }
 }

@@ -7,7 +7,7 @@ use std::{
 };
 
 use clap::Args;
-use cloister_attestation::StepReport;
+use cloister_attestation::{Channel, StepReport};
 use serde_json::{Map, Value, json};
 
 use super::{
@@ -21,6 +21,11 @@ const SIMULATED: &str = "\
 *  SIMULATED: this is not a Nitro Enclave. Its documents are signed by *
 *  a simulated authority; they prove nothing about any hardware.       *
 ************************************************************************";
+
+const NO_CHANNEL: &str = "\
+TLS ENDS BEFORE THE ENCLAVE: whoever ends it sees sizes and times, and may hand requests to
+another enclave that the policy accepts. Features and logits stay encrypted, and no answer
+counts without a receipt of the enclave that was verified.";
 
 /// Collects what `--json` writes, or prints for people as it goes.
 #[derive(Debug)]
@@ -55,7 +60,7 @@ impl Output {
 
     /// Progress or a remark, on stderr in either mode.
     pub(crate) fn note(&self, text: impl Display) {
-        let _ = writeln!(std::io::stderr(), "{}", safe(text));
+        remark(text);
     }
 
     /// Says whether attestation is simulated: a field, and a banner that cannot be overlooked.
@@ -63,6 +68,14 @@ impl Output {
         self.set("simulated", simulated);
         if simulated {
             self.note(SIMULATED);
+        }
+    }
+
+    /// Says how the enclave was reached: a field, and a banner if anybody is in between.
+    pub(crate) fn channel(&mut self, channel: Channel) {
+        self.set("channel", channel.name());
+        if channel == Channel::None {
+            self.note(NO_CHANNEL);
         }
     }
 
@@ -168,6 +181,11 @@ fn explained(failure: &Failure, verbose: bool) -> String {
     lines.push(wrapped("  what to do: ", remedy));
     lines.push(format!("  code: {code}"));
     lines.join("\n")
+}
+
+/// A remark on stderr.
+pub(crate) fn remark(text: impl Display) {
+    let _ = writeln!(std::io::stderr(), "{}", safe(text));
 }
 
 /// Stands in front of what would otherwise read as the real thing.

@@ -31,7 +31,7 @@ Examples:
 impl Verify {
     pub(crate) async fn run(&self, output: &mut Output) -> Result<(), Failure> {
         output.detail(self.detail);
-        let connection = self.evaluator.connect(self.evaluator.policy()?, output).await?;
+        let connection = self.evaluator.way()?.connect(output).await?;
         let enclave = connection.enclave();
         output.steps(enclave.steps());
         let simulated = label(enclave.simulated());

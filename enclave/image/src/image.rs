@@ -15,16 +15,13 @@ use crate::{eif::Parts, measurements::Measurements, ramdisk::Ramdisk};
 pub const COMMAND_LINE: &str =
     "console=ttyS0 quiet oops=panic panic=1 reboot=t random.trust_cpu=off random.trust_bootloader=off";
 
-/// The measured settings of the program, `/etc/cloister.json` in the first ramdisk.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Settings {
-    /// Connections that are served at once. Together with the largest request they bound the memory that is needed.
-    pub max_connections: u16,
-}
+/// The measured settings of the program, `/etc/cloister.json` in the first ramdisk: JSON, which the program alone understands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Settings(pub String);
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { max_connections: 256 }
+        Self::with_connections(256)
     }
 }
 
@@ -32,9 +29,9 @@ impl Settings {
     /// More, the program refuses: the kernel's first process may open 1024 files.
     pub const MAX_CONNECTIONS: u16 = 900;
 
-    fn to_json(self) -> String {
-        let Self { max_connections } = self;
-        json!({ "v": 1, "max_connections": max_connections }).to_string()
+    /// Nothing but how many connections are served at once.
+    pub fn with_connections(max_connections: u16) -> Self {
+        Self(json!({ "v": 1, "max_connections": max_connections }).to_string())
     }
 }
 
@@ -70,18 +67,18 @@ pub fn first_ramdisk(program: &[u8], settings: &Settings) -> Vec<u8> {
         .folder("dev")
         .character_device("dev/null", NULL)
         .folder("etc")
-        .file("etc/cloister.json", 0o444, settings.to_json().as_bytes())
+        .file("etc/cloister.json", 0o444, settings.0.as_bytes())
         .file("init", 0o555, program)
         .folder("sys")
         .finish()
 }
 
-/// The models, in the order of their names, whatever order they are given in.
+/// The models, in the order of their names and versions, whatever order they are given in.
 pub fn second_ramdisk(models: &[&Bundle]) -> Vec<u8> {
     let mut models = models.to_vec();
-    models.sort_by_key(|model| model.name());
+    models.sort_by_key(|model| (model.name(), model.version()));
     let ramdisk = models.into_iter().fold(Ramdisk::new().folder("models"), |ramdisk, model| {
-        ramdisk.file(&format!("models/{}.cloister", model.name()), 0o444, &model.to_bytes())
+        ramdisk.file(&format!("models/{}@{}.cloister", model.name(), model.version()), 0o444, &model.to_bytes())
     });
     ramdisk.finish()
 }
@@ -140,8 +137,9 @@ mod tests {
 
     #[test]
     fn settings_are_measured() {
-        let of =
-            |max_connections| Image::assemble(b"kernel", b"program", &Settings { max_connections }, &[]).measurements.0;
+        let of = |max_connections| {
+            Image::assemble(b"kernel", b"program", &Settings::with_connections(max_connections), &[]).measurements.0
+        };
         let (one, other) = (of(1), of(2));
         assert!(one[0] != other[0] && one[1] != other[1] && one[2] == other[2]);
     }

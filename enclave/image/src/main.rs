@@ -4,7 +4,7 @@ use std::{
     fs::{self, Permissions},
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
-    process::ExitCode,
+    process::{Command, ExitCode},
 };
 
 use anyhow::{Context, bail};
@@ -34,8 +34,11 @@ struct Arguments {
     /// The folder to write to; made if it is not there
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
+    /// The settings of the enclave's program, JSON; measured. Without them: {"v":1,"max_connections":256}
+    #[arg(long, value_name = "FILE", conflicts_with = "max_connections")]
+    settings: Option<PathBuf>,
     /// Connections that the enclave serves at once, 1 to 900; measured
-    #[arg(long, value_name = "NUMBER", default_value_t = Settings::default().max_connections,
+    #[arg(long, value_name = "NUMBER", default_value_t = 256,
         value_parser = clap::value_parser!(u16).range(1..=i64::from(Settings::MAX_CONNECTIONS)))]
     max_connections: u16,
 }
@@ -55,10 +58,12 @@ fn main() -> ExitCode {
     }
 }
 
-fn build(Arguments { kernel, model, out, max_connections }: &Arguments) -> anyhow::Result<()> {
+fn build(Arguments { kernel, model, out, settings, max_connections }: &Arguments) -> anyhow::Result<()> {
     // What is quick to refuse is read before minutes of compilation.
     let models = models(model)?;
     let kernel_bytes = read(kernel)?;
+    let text = settings.as_ref().map(|file| fs::read_to_string(file).with_context(|| file.display().to_string()));
+    let image_settings = text.transpose()?.map_or_else(|| Settings::with_connections(*max_connections), Settings);
     let pinned = kernel::identify(&kernel_bytes).with_context(|| kernel.display().to_string())?;
     fs::create_dir_all(out).with_context(|| out.display().to_string())?;
 
@@ -66,8 +71,14 @@ fn build(Arguments { kernel, model, out, max_connections }: &Arguments) -> anyho
     let workspace = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../.."));
     let tools = Tools::of(workspace)?;
     let program = program::build(&Folders::of(workspace, &tools)?)?;
-    let settings = Settings { max_connections: *max_connections };
-    let image = Image::assemble(&kernel_bytes, &program, &settings, &models.iter().collect::<Vec<_>>());
+    let program_file = out.join("cloister-enclave-app");
+    write(&program_file, &program)?;
+    fs::set_permissions(&program_file, Permissions::from_mode(0o755))
+        .with_context(|| program_file.display().to_string())?;
+    if let Some(file) = settings {
+        check(&program_file, file, out)?;
+    }
+    let image = Image::assemble(&kernel_bytes, &program, &image_settings, &models.iter().collect::<Vec<_>>());
 
     let measurements = json!({
         "Measurements": image.measurements.to_json(),
@@ -76,7 +87,7 @@ fn build(Arguments { kernel, model, out, max_connections }: &Arguments) -> anyho
             "kernel_sha256": pinned.sha256,
             "command_line": COMMAND_LINE,
             "program_sha256": sha256(&program),
-            "max_connections": max_connections,
+            "settings": image_settings.0,
             "models": models.iter().map(named).collect::<Vec<_>>(),
             "eif_sha256": sha256(&image.eif),
             "rustc": tools.rustc,
@@ -87,10 +98,6 @@ fn build(Arguments { kernel, model, out, max_connections }: &Arguments) -> anyho
         },
     });
     let (eif_file, measurements_file) = (out.join("cloister.eif"), out.join("measurements.json"));
-    let program_file = out.join("cloister-enclave-app");
-    write(&program_file, &program)?;
-    fs::set_permissions(&program_file, Permissions::from_mode(0o755))
-        .with_context(|| program_file.display().to_string())?;
     write(&eif_file, &image.eif)?;
     write(&measurements_file, format!("{measurements:#}\n").as_bytes())?;
 
@@ -102,25 +109,37 @@ fn build(Arguments { kernel, model, out, max_connections }: &Arguments) -> anyho
     Ok(())
 }
 
+/// Has the program say whether it could serve with these settings, before an enclave does by ending.
+fn check(program: &Path, settings: &Path, folder: &Path) -> anyhow::Result<()> {
+    let mut run = Command::new(program);
+    run.arg("--check").arg("--settings").arg(settings).arg("--models").arg(folder);
+    let output = run.output().with_context(|| program.display().to_string())?;
+    if !output.status.success() {
+        bail!("{}", String::from_utf8_lossy(&output.stderr).trim().trim_start_matches("error: "));
+    }
+    Ok(())
+}
+
 fn sha256(bytes: &[u8]) -> String {
     hex::encode(Sha256::digest(bytes))
 }
 
 fn named(model: &Bundle) -> Value {
-    json!({ "name": model.name(), "digest": format!("sha384:{}", hex::encode(model.digest())) })
+    json!({ "name": model.name(), "version": model.version(), "digest": format!("sha384:{}", hex::encode(model.digest())) })
 }
 
-/// Reads the bundles. Two of one name would be one file in the image.
+/// Reads the bundles. Two of one name and version would be one file in the image.
 fn models(paths: &[PathBuf]) -> anyhow::Result<Vec<Bundle>> {
     let mut models: Vec<Bundle> = Vec::new();
     for path in paths {
         let model = Bundle::from_bytes(&read(path)?).with_context(|| path.display().to_string())?;
-        if models.iter().any(|other| other.name() == model.name()) {
-            bail!("{}: another bundle is named {:?}, too: import one under another name", path.display(), model.name());
+        if models.iter().any(|other| (other.name(), other.version()) == (model.name(), model.version())) {
+            let (path, version, name) = (path.display(), model.version(), model.name());
+            bail!("{path}: another bundle is version {version:?} of {name:?}, too: import one with another --version");
         }
         models.push(model);
     }
-    models.sort_by(|one, other| one.name().cmp(other.name()));
+    models.sort_by(|one, other| (one.name(), one.version()).cmp(&(other.name(), other.version())));
     Ok(models)
 }
 

@@ -40,6 +40,16 @@ impl FromStr for LocalAddress {
     }
 }
 
+impl LocalAddress {
+    /// Connects to whoever listens there.
+    pub async fn connect(&self) -> io::Result<LocalStream> {
+        match self {
+            Self::Tcp(address) => TcpStream::connect(address).await.map(LocalStream::Tcp),
+            Self::Unix(path) => UnixStream::connect(path).await.map(LocalStream::Unix),
+        }
+    }
+}
+
 impl fmt::Display for LocalAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -1,7 +1,7 @@
 //! Public keys, requests and replies.
 
 use cloister_inference::{Bundle, Session};
-use cloister_wire::oip::{Framed, InferRequest, InferResponse};
+use cloister_wire::oip::{Expected, Framed, InferRequest, InferResponse};
 
 use crate::{Corpus, Exchange, replaced, signed::Enclave};
 
@@ -42,12 +42,15 @@ fn requests(bundle: &Bundle, exchange: &Exchange, other: &Exchange, larger_key: 
     let corpus = Corpus::new("request");
     let Exchange { key, request, .. } = exchange;
     let with = |key: &[u8], ciphertext: &[u8]| {
-        message(&InferRequest { id: Some("r-1"), public_key: Some(key), ciphertext }.to_framed())
+        message(
+            &InferRequest { id: Some("r-1"), public_key: Some(key), ciphertext, expected: Expected::default() }
+                .to_framed(),
+        )
     };
     let sent = |ciphertext: &[u8]| with(key, ciphertext);
     let whole = sent(request);
     corpus.valid("iris", &whole);
-    let unnamed = InferRequest { id: None, public_key: Some(key), ciphertext: request };
+    let unnamed = InferRequest { id: None, public_key: Some(key), ciphertext: request, expected: Expected::default() };
     corpus.valid("no-id", message(&unnamed.to_framed()));
     for (name, rows) in [("many-rows", 40), ("full", bundle.rows_per_request())] {
         let exchange = Exchange::new(bundle, &vec![[5.1, 3.5, 1.4, 0.2]; rows]);
@@ -55,7 +58,8 @@ fn requests(bundle: &Bundle, exchange: &Exchange, other: &Exchange, larger_key: 
     }
 
     // The key may have come before: the first request of a connection needs it.
-    let without = InferRequest { id: Some("r-1"), public_key: None, ciphertext: request };
+    let without =
+        InferRequest { id: Some("r-1"), public_key: None, ciphertext: request, expected: Expected::default() };
     corpus.refused("public_key_missing-not-sent", message(&without.to_framed()));
     corpus.refused("public_key_missing-another-sent", with(&other.key, request));
     corpus.refused("message_length-none-named", sent(&request[..24]));

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use ciborium::Value;
 use cloister_attestation::{
-    Channel, ChannelRule, Evidence, Limits, Manifest, ManifestModel, Policy, PolicyModel, Presentation, Receipt,
-    ReceiptKey, Release, Sha384, Statement, Timestamp,
+    Channel, ChannelRule, Evidence, Limits, Loadable, Manifest, ManifestModel, Policy, PolicyModel, Presentation,
+    Receipt, ReceiptKey, Release, Sha384, Statement, Timestamp,
 };
 use cloister_fuzz::world::{self, NONCE, NOW, TLS_KEY};
 use cloister_inference::Bundle;
@@ -35,7 +35,8 @@ impl Enclave {
             version: bundle.version().into(),
             description: Sha384(bundle.description().digest()),
         };
-        let manifest = Manifest { models: vec![model], limits: Limits { max_request_bytes: 65536 } };
+        let manifest =
+            Manifest { models: vec![model], limits: Limits { max_request_bytes: 65536 }, loadable: Loadable::None };
         let statement = Statement {
             channel: world::challenge().channel,
             spki: TLS_KEY.to_vec(),
@@ -132,13 +133,13 @@ fn manifests(manifest: &Manifest) {
     let corpus = Corpus::new("manifest");
     let limits = manifest.limits;
     let model = |name: &str| ManifestModel { name: name.into(), ..manifest.models[0].clone() };
-    let manifest = |models| Manifest { models, limits }.to_cbor();
-    let bytes = manifest(vec![model("iris")]);
+    let manifest = |models, loadable| Manifest { models, limits, loadable }.to_cbor();
+    let bytes = manifest(vec![model("iris")], Loadable::None);
     corpus.valid("iris", &bytes);
-    corpus.valid("none", manifest(vec![]));
-    corpus.valid("two", manifest(vec![model("iris"), model("")]));
+    corpus.valid("none", manifest(vec![], Loadable::Any));
+    corpus.valid("two", manifest(vec![model("iris"), model("")], Loadable::Listed(vec![Sha384::of(b"")])));
     mistakes(&corpus, &bytes, "malformed", "newer_version", "not_deterministic");
-    corpus.refused("malformed-name-twice", manifest(vec![model("\u{1b}[2J"), model("\u{1b}[2J")]));
+    corpus.refused("malformed-name-twice", manifest(vec![model("\u{1b}[2J"), model("\u{1b}[2J")], Loadable::None));
 }
 
 fn presentations(presentation: &Presentation) {

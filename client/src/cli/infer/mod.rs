@@ -84,6 +84,7 @@ Examples:
       --out predictions.csv --evidence evidence.cbor
   cloister infer https://evaluator.example:8443 --policy policy.toml --model iris --in rows.csv \\
       --out predictions.csv --evidence evidence.cbor --connections 4 --resume
+  cloister infer --sagemaker iris-endpoint --policy policy.toml --model iris --in rows.csv
   cat rows.csv | cloister infer https://evaluator.example:8443 --policy policy.toml --model iris --in -";
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -108,8 +109,8 @@ impl Infer {
         self.check_outputs(&input)?;
         let labels = self.labels.as_deref().map(|column| input.labels(column)).transpose()?;
 
-        let policy = self.evaluator.policy()?;
-        let mut connection = self.evaluator.connect(policy.clone(), output).await?;
+        let way = self.evaluator.way()?;
+        let mut connection = way.connect(output).await?;
         let enclave = connection.enclave();
         output.note(format!(
             "verified {}, release {} (every step: cloister verify)",
@@ -129,7 +130,7 @@ impl Infer {
         let rows = checked.map(|checked| checked.rows);
         let (size, connections) =
             portions(rows.map(|rows| rows - done), columns.rows_at_once(), self.connections.into());
-        let goal = Goal { endpoint: self.evaluator.endpoint.clone(), policy, model };
+        let goal = Goal { way, model };
         let mut transfer = Transfer {
             infer: self,
             window: connections * REQUESTS_PER_CONNECTION,

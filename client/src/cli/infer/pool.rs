@@ -6,20 +6,25 @@ use std::{
 };
 
 use cloister_attestation::{Evidence, ManifestModel};
-use cloister_client::{Answer, AttestedConnection, Endpoint, Error, Policy};
+use cloister_client::{Answer, AttestedConnection, Error, RemoteModel};
 use tokio::{
     sync::{Mutex, mpsc, oneshot},
-    time::timeout,
+    time::{sleep, timeout},
 };
+
+use super::super::{evaluator::Way, output::remark};
 
 /// A service keeps an idle connection for a minute: one that was idle for half of it is not relied on.
 const MAX_IDLE: Duration = Duration::from_secs(30);
 
-/// Where connections lead, what each must prove by itself, and the one model that all must serve.
+/// As often, a service may ask for patience before it is believed to have no time at all.
+const MAX_WAITS: usize = 60;
+const MIN_WAIT: Duration = Duration::from_millis(200);
+
+/// The way of every connection, at whose end each is verified by itself, and the one model that all must serve.
 #[derive(Debug)]
 pub(super) struct Goal {
-    pub(super) endpoint: Endpoint,
-    pub(super) policy: Policy,
+    pub(super) way: Way,
     pub(super) model: ManifestModel,
 }
 
@@ -93,7 +98,7 @@ impl Worker {
             let kept = open.take().filter(|(_, since)| since.elapsed() < MAX_IDLE);
             let connection = match kept {
                 Some((connection, _)) => Ok(connection),
-                None => AttestedConnection::open(&self.goal.endpoint, self.goal.policy.clone()).await,
+                None => self.goal.way.open().await,
             };
             let failed = match connection {
                 Ok(connection) => self.serve(connection, job).await,
@@ -134,7 +139,7 @@ impl Worker {
         }
         let (mut job, mut answered) = (job, 0);
         loop {
-            match model.infer(&job.rows).await {
+            match patiently(&mut model, &job.rows).await {
                 Ok(answer) => drop(job.reply.send(Ok(answer))),
                 Err(error) => return (job.fail(error), answered),
             }
@@ -158,6 +163,23 @@ impl Worker {
                 job => return Some(job),
             }
         }
+    }
+}
+
+/// Asks again for as long as the service says that time is all it takes.
+async fn patiently(model: &mut RemoteModel<'_>, rows: &[Vec<f64>]) -> Result<Answer, Error> {
+    let mut waits = 0;
+    loop {
+        let error = match model.infer(rows).await {
+            Err(error) => error,
+            answer => return answer,
+        };
+        let Some(wait) = error.retry_after().filter(|_| waits < MAX_WAITS) else { return Err(error) };
+        if waits == 0 {
+            remark(format!("{error}: waiting for {} s", wait.as_secs()));
+        }
+        waits += 1;
+        sleep(wait.clamp(MIN_WAIT, MAX_IDLE)).await;
     }
 }
 

@@ -1,8 +1,8 @@
 //! The verification of a document of the shape and algorithms of AWS's, in one thread of this process.
 
 use cloister_attestation::{
-    At, CertificateCache, Challenge, Channel, Limits, Live, Manifest, Nonce, Policy, Presentation, ReceiptKey, Refusal,
-    Statement, Timestamp, UnverifiedDocument, VerifiedEnclave,
+    At, CertificateCache, Challenge, Channel, Limits, Live, Loadable, Manifest, Nonce, Policy, Presentation,
+    ReceiptKey, Refusal, Statement, Timestamp, UnverifiedDocument, VerifiedEnclave,
 };
 use cloister_enclave::{Attester, Claims};
 use cloister_simulated_enclave::{Authority, Identity, policy};
@@ -34,7 +34,8 @@ pub(crate) fn measure() -> anyhow::Result<Vec<Figure>> {
 /// A client's challenge and an enclave's answer.
 fn exchange(authority: &Authority) -> anyhow::Result<(Challenge, Presentation)> {
     let (enclave, receipt_key) = (authority.enclave(Identity::random()), ReceiptKey::generate());
-    let manifest = Manifest { models: Vec::new(), limits: Limits { max_request_bytes: 1 << 20 } };
+    let manifest =
+        Manifest { models: Vec::new(), limits: Limits { max_request_bytes: 1 << 20 }, loadable: Loadable::None };
     let statement = Statement {
         channel: Channel::TlsExporter([7; 32]),
         spki: receipt_key.public_key().to_vec(),

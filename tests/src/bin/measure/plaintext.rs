@@ -11,7 +11,7 @@ use cloister_e2e::{
     raw::RawClient,
     world::{address, endpoint, proxy},
 };
-use cloister_enclave_app::{server::serve as serve_connections, settings::Settings};
+use cloister_enclave_app::server::{Front, Slots, serve as serve_connections};
 use cloister_simulated_enclave::{LocalAddress, LocalListener};
 use hyper::StatusCode;
 
@@ -32,7 +32,7 @@ pub(crate) fn serve() -> anyhow::Result<()> {
         let service = Service { key: ReceiptKey::generate() };
         println!("listening on {}, {}", listener.address()?, hex(service.key.public_key()));
         let app = Router::new().route(PATH, post(infer)).with_state(Arc::new(service));
-        serve_connections(listener, identity()?, app, Settings::default(), pending()).await;
+        serve_connections(listener, Front::Tls(identity()?), app, Slots::new(256), pending()).await;
         Ok(())
     })
 }

@@ -1,19 +1,21 @@
-//! HTTP over TLS to whoever answers. Nothing is trusted here: what a transport says is judged by [`crate::connection`].
+//! A TLS session with whoever answers, and what binds attestation to it.
 
-use std::{error::Error as StdError, fmt, sync::Arc, time::Duration};
+use std::{error::Error as StdError, fmt, sync::Arc};
 
 use bytes::Bytes;
-use cloister_attestation::{Channel, EXPORTER_LABEL};
+use cloister_attestation::{Channel, EXPORTER_LABEL, ManifestModel};
 use cloister_wire::{
-    HEADER_LENGTH,
-    error::ErrorBody,
-    limits::{HANDSHAKE_TIMEOUT, MAX_RESPONSE_BYTES, REQUEST_DEADLINE},
+    ATTESTATION_MEDIA_TYPE, BINARY_MEDIA_TYPE, HEADER_LENGTH,
+    limits::{HANDSHAKE_TIMEOUT, MAX_RESPONSE_BYTES},
+    oip::Framed,
+    paths,
 };
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::{
     Method, Request, StatusCode,
     client::conn::http1::{self, SendRequest},
-    header::{CONTENT_TYPE, HOST},
+    header::{AUTHORIZATION, CONTENT_TYPE, HOST, HeaderValue},
+    http::request::Builder,
 };
 use hyper_util::rt::TokioIo;
 use rustls::{
@@ -30,31 +32,25 @@ use rustls::{
 use tokio::{net::TcpStream, time::timeout};
 use tokio_rustls::TlsConnector;
 
-use crate::{Endpoint, Error};
+use super::{ANSWER_TIMEOUT, Answer, CONNECT_TIMEOUT, refusal, retry_after};
+use crate::{Endpoint, Error, Token};
 
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-/// The service's own deadline, and time for the network.
-const ANSWER_TIMEOUT: Duration = REQUEST_DEADLINE.saturating_add(Duration::from_secs(20));
 /// Sent as SNI; nobody checks it, attestation says who answers (RFC 6761 reserves `.invalid`).
 const SERVER_NAME: &str = "enclave.invalid";
 
-/// One TLS session with somebody, and what binds attestation to it.
-pub(crate) struct Transport {
+/// One TLS session with somebody.
+pub(crate) struct Session {
     requests: SendRequest<Full<Bytes>>,
     endpoint: Endpoint,
     channel: Channel,
     spki: Vec<u8>,
+    /// Sent with everything but nonces.
+    authorization: Option<HeaderValue>,
 }
 
-/// A successful answer.
-pub(crate) struct Answer {
-    pub(crate) header_length: Option<usize>,
-    pub(crate) body: Bytes,
-}
-
-impl Transport {
+impl Session {
     pub(crate) async fn connect(endpoint: &Endpoint) -> Result<Self, Error> {
-        let unreachable = |reason: String| Error::Unreachable { endpoint: endpoint.clone(), reason };
+        let unreachable = |reason: String| Error::Unreachable { endpoint: endpoint.to_string(), reason };
         let tcp = timeout(CONNECT_TIMEOUT, TcpStream::connect((endpoint.host(), endpoint.port())))
             .await
             .map_err(|_| unreachable(format!("no connection within {} s", CONNECT_TIMEOUT.as_secs())))?
@@ -79,7 +75,13 @@ impl Transport {
         let (requests, connection) =
             http1::handshake(TokioIo::new(tls)).await.map_err(|error| unreachable(causes(&error)))?;
         tokio::spawn(connection);
-        Ok(Self { requests, endpoint: endpoint.clone(), channel: Channel::TlsExporter(exporter), spki })
+        Ok(Self {
+            requests,
+            endpoint: endpoint.clone(),
+            channel: Channel::TlsExporter(exporter),
+            spki,
+            authorization: None,
+        })
     }
 
     /// This session's exporter, as we computed it.
@@ -92,32 +94,42 @@ impl Transport {
         &self.spki
     }
 
-    pub(crate) async fn get(&mut self, path: &str) -> Result<Answer, Error> {
-        self.exchange(self.request(Method::GET, path), Bytes::new()).await
+    /// From now on, requests say whose they are. Call it once the evaluator is verified.
+    pub(crate) fn authorize(&mut self, token: &Token) {
+        self.authorization = Some(token.to_header());
     }
 
-    pub(crate) async fn post(&mut self, path: &str, media_type: &str, body: impl Into<Bytes>) -> Result<Answer, Error> {
-        self.exchange(self.request(Method::POST, path).header(CONTENT_TYPE, media_type), body.into()).await
+    pub(crate) async fn present(&mut self, nonce: &[u8]) -> Result<Bytes, Error> {
+        let request = self.request(Method::POST, paths::ATTESTATION).header(CONTENT_TYPE, ATTESTATION_MEDIA_TYPE);
+        Ok(self.exchange(request, nonce.to_vec().into()).await?.body)
     }
 
-    pub(crate) async fn post_framed(
-        &mut self,
-        path: &str,
-        media_type: &str,
-        framed: cloister_wire::oip::Framed,
-    ) -> Result<Answer, Error> {
+    pub(crate) async fn describe(&mut self, model: &ManifestModel) -> Result<Bytes, Error> {
+        let request = self.authorized(Method::GET, &paths::model(&model.name, Some(&model.version)));
+        Ok(self.exchange(request, Bytes::new()).await?.body)
+    }
+
+    pub(crate) async fn infer(&mut self, model: &ManifestModel, framed: Framed) -> Result<Answer, Error> {
         let request = self
-            .request(Method::POST, path)
-            .header(CONTENT_TYPE, media_type)
+            .authorized(Method::POST, &paths::infer(&model.name, Some(&model.version)))
+            .header(CONTENT_TYPE, BINARY_MEDIA_TYPE)
             .header(HEADER_LENGTH, framed.header_length);
         self.exchange(request, framed.body.into()).await
     }
 
-    fn request(&self, method: Method, path: &str) -> hyper::http::request::Builder {
+    fn request(&self, method: Method, path: &str) -> Builder {
         Request::builder().method(method).uri(path).header(HOST, self.endpoint.authority())
     }
 
-    async fn exchange(&mut self, request: hyper::http::request::Builder, body: Bytes) -> Result<Answer, Error> {
+    fn authorized(&self, method: Method, path: &str) -> Builder {
+        let request = self.request(method, path);
+        match &self.authorization {
+            Some(authorization) => request.header(AUTHORIZATION, authorization),
+            None => request,
+        }
+    }
+
+    async fn exchange(&mut self, request: Builder, body: Bytes) -> Result<Answer, Error> {
         let lost = |reason: String| Error::ConnectionLost { reason };
         let request = request.body(Full::new(body)).map_err(|error| lost(error.to_string()))?;
         let answer = async {
@@ -132,36 +144,23 @@ impl Transport {
             .map_err(|error| lost(causes(&error)))?;
         let body = body.map_err(|error| lost(causes(&*error)))?.to_bytes();
         if head.status != StatusCode::OK {
-            return Err(refusal(head.status, &body));
+            return Err(refusal(head.status.as_u16(), retry_after(&head.headers), &body));
         }
         let header_length = head.headers.get(HEADER_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
         Ok(Answer { header_length, body })
     }
 }
 
-impl fmt::Debug for Transport {
+impl fmt::Debug for Session {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Transport").field("endpoint", &self.endpoint).finish_non_exhaustive()
+        f.debug_struct("Session").field("endpoint", &self.endpoint).finish_non_exhaustive()
     }
 }
 
 /// An error with its causes: hyper's own text does not say them.
-fn causes(error: &dyn StdError) -> String {
+pub(super) fn causes(error: &dyn StdError) -> String {
     let causes = std::iter::successors(Some(error), |&error| error.source());
     causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
-}
-
-/// A refusal in the protocol's form, or whatever answered instead.
-fn refusal(status: StatusCode, body: &[u8]) -> Error {
-    match serde_json::from_slice::<ErrorBody>(body) {
-        Ok(ErrorBody { error, code }) => Error::Refused { code, message: printable(&error) },
-        Err(_) => Error::BadAnswer { reason: format!("HTTP status {status} without a Cloister error") },
-    }
-}
-
-/// A peer's text without control characters, so that it cannot steer a terminal.
-fn printable(text: &str) -> String {
-    text.chars().filter(|c| !c.is_control()).take(500).collect()
 }
 
 /// TLS 1.3 only, the hybrid post-quantum exchange first, no resumption and no early data.

@@ -1,0 +1,227 @@
+//! Who asks, and what they may still ask for.
+//!
+//! A client is known by a bearer token (RFC 6750), of which the measured settings have the digest. It is sent inside the attested
+//! channel only: where TLS ends before the enclave, nobody is known.
+
+use std::{
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use aws_lc_rs::constant_time::verify_slices_are_equal;
+use cloister_attestation::Sha384;
+
+use crate::settings::{Budget, Client};
+
+/// Everybody who may ask.
+#[derive(Debug)]
+pub(crate) struct Clients {
+    known: Vec<(Sha384, Account)>,
+    /// Of all others together, if there may be any.
+    anonymous: Option<Account>,
+}
+
+/// One that may ask, and by what number it is told from others.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Caller<'a> {
+    pub(crate) account: &'a Account,
+    /// None: one of those whom nothing tells apart but their connections.
+    pub(crate) number: Option<u64>,
+}
+
+impl Clients {
+    pub(crate) fn new(clients: &[Client], anonymous: Option<Budget>) -> Self {
+        let anonymous = anonymous.or(clients.is_empty().then(Budget::default));
+        let account = |client: &Client| (client.token, Account::new(client.budget));
+        Self { known: clients.iter().map(account).collect(), anonymous: anonymous.map(Account::new) }
+    }
+
+    /// Whose token this is. It takes as long for one token as for any other: all digests are compared, each in constant time.
+    pub(crate) fn by_token(&self, token: &[u8]) -> Option<Caller<'_>> {
+        let digest = Sha384::of(token);
+        let mut found = None;
+        for (index, (expected, account)) in self.known.iter().enumerate() {
+            if verify_slices_are_equal(&expected.0, &digest.0).is_ok() {
+                found = Some(Caller { account, number: Some(index as u64) });
+            }
+        }
+        found
+    }
+
+    /// Whoever has no token.
+    pub(crate) fn anonymous(&self) -> Option<Caller<'_>> {
+        self.anonymous.as_ref().map(|account| Caller { account, number: None })
+    }
+}
+
+/// What is left of a budget.
+#[derive(Debug)]
+pub(crate) struct Account {
+    rates: Mutex<[Option<Bucket>; 3]>,
+    logits: Option<AtomicU64>,
+}
+
+/// What a request takes of a budget.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Charge {
+    pub(crate) bytes: usize,
+    pub(crate) compute: Duration,
+}
+
+impl Account {
+    fn new(budget: Budget) -> Self {
+        let Budget { requests_per_minute, bytes_per_minute, compute_ms_per_minute, logits } = budget;
+        let limits = [requests_per_minute.map(u64::from), bytes_per_minute, compute_ms_per_minute];
+        let now = Instant::now();
+        Self {
+            rates: Mutex::new(limits.map(|limit| Some(Bucket::new(limit?, now)))),
+            logits: logits.map(AtomicU64::new),
+        }
+    }
+
+    /// Takes what a request needs of every rate, or nothing at all and says when to come again.
+    pub(crate) fn spend(&self, charge: Charge, now: Instant) -> Result<(), Duration> {
+        let needs = [1.0, charge.bytes as f64, charge.compute.as_secs_f64() * 1e3];
+        let mut rates = self.rates.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut buckets: Vec<_> =
+            rates.iter_mut().zip(needs).filter_map(|(bucket, need)| Some((bucket.as_mut()?, need))).collect();
+        let wait = buckets.iter_mut().map(|(bucket, need)| bucket.wait(*need, now)).max().unwrap_or_default();
+        if wait > Duration::ZERO {
+            return Err(wait);
+        }
+        buckets.iter_mut().for_each(|(bucket, need)| bucket.level -= *need);
+        Ok(())
+    }
+
+    /// Takes so many logits; `false` if there are not as many left.
+    pub(crate) fn spend_logits(&self, logits: u64) -> bool {
+        self.logits.as_ref().is_none_or(|left| take(left, logits))
+    }
+
+    /// Gives back logits that were not returned after all.
+    pub(crate) fn refund_logits(&self, logits: u64) {
+        if let Some(left) = &self.logits {
+            left.fetch_add(logits, Ordering::Relaxed);
+        }
+    }
+}
+
+/// Takes `amount` of what is left, or nothing; whether it was there.
+pub(crate) fn take(left: &AtomicU64, amount: u64) -> bool {
+    left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(amount)).is_ok()
+}
+
+/// A rate: it fills up within a minute, and holds no more than one.
+#[derive(Debug)]
+struct Bucket {
+    capacity: f64,
+    level: f64,
+    filled: Instant,
+}
+
+const MINUTE: Duration = Duration::from_secs(60);
+
+impl Bucket {
+    fn new(per_minute: u64, now: Instant) -> Self {
+        Self { capacity: per_minute as f64, level: per_minute as f64, filled: now }
+    }
+
+    /// How long until `need` is there. What needs more than a minute's worth waits for all of it, and leaves a debt.
+    fn wait(&mut self, need: f64, now: Instant) -> Duration {
+        let minutes = now.saturating_duration_since(self.filled).as_secs_f64() / MINUTE.as_secs_f64();
+        self.level = self.capacity.min(self.level + minutes * self.capacity);
+        self.filled = now;
+        let missing = need.min(self.capacity) - self.level;
+        if missing <= 0.0 && self.capacity > 0.0 {
+            return Duration::ZERO;
+        }
+        // A budget of nothing is never there, and a minute is as good an answer as any.
+        MINUTE.mul_f64((missing / self.capacity.max(1.0)).clamp(1e-3, 60.0))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn clients(anonymous: Option<Budget>) -> Clients {
+        let client = |name: &str| Client {
+            name: name.to_owned(),
+            token: Sha384::of(format!("token of {name}").as_bytes()),
+            budget: Budget::default(),
+        };
+        Clients::new(&[client("a"), client("b")], anonymous)
+    }
+
+    #[test]
+    fn a_client_is_who_has_the_token() {
+        let clients = clients(None);
+        let number = |token: &str| clients.by_token(token.as_bytes()).map(|caller| caller.number);
+        assert_eq!(number("token of a"), Some(Some(0)));
+        assert_eq!(number("token of b"), Some(Some(1)));
+        for wrong in ["", "token of c", "token of a ", "Token of a"] {
+            assert_eq!(number(wrong), None);
+        }
+    }
+
+    #[test]
+    fn others_may_ask_if_nobody_is_listed_or_the_settings_say_so() {
+        assert!(clients(None).anonymous().is_none());
+        assert!(clients(Some(Budget::default())).anonymous().is_some());
+        assert!(Clients::new(&[], None).anonymous().is_some());
+    }
+
+    fn spent(account: &Account, charges: usize, bytes: usize, now: Instant) -> Vec<bool> {
+        let charge = Charge { bytes, compute: Duration::from_millis(1) };
+        (0..charges).map(|_| account.spend(charge, now).is_ok()).collect()
+    }
+
+    #[test]
+    fn a_rate_is_kept_and_comes_back() {
+        let account = Account::new(Budget { requests_per_minute: Some(2), ..Budget::default() });
+        let now = Instant::now();
+        assert_eq!(spent(&account, 3, 1, now), [true, true, false]);
+        let wait = account.spend(Charge { bytes: 1, compute: Duration::ZERO }, now).unwrap_err();
+        assert!((29..=31).contains(&wait.as_secs()), "{wait:?}");
+        assert_eq!(spent(&account, 2, 1, now + MINUTE / 2), [true, false]);
+        assert_eq!(
+            spent(&account, 3, 1, now + 10 * MINUTE),
+            [true, true, false],
+            "no more than a minute's worth is kept"
+        );
+    }
+
+    #[test]
+    fn what_is_refused_by_one_rate_takes_nothing_of_the_others() {
+        let account = Account::new(Budget {
+            requests_per_minute: Some(2),
+            bytes_per_minute: Some(1000),
+            compute_ms_per_minute: Some(60_000),
+            ..Budget::default()
+        });
+        let now = Instant::now();
+        assert_eq!(spent(&account, 2, 900, now), [true, false]);
+        assert_eq!(spent(&account, 2, 50, now), [true, false]);
+        let slow = Charge { bytes: 0, compute: 2 * MINUTE };
+        assert!(account.spend(slow, now + MINUTE).is_ok(), "more than a minute's worth goes once all is there");
+        assert!(account.spend(slow, now + 2 * MINUTE).is_err(), "and is paid off after that");
+    }
+
+    #[test]
+    fn a_budget_of_nothing_lets_nothing_through() {
+        let account = Account::new(Budget { requests_per_minute: Some(0), logits: Some(0), ..Budget::default() });
+        assert_eq!(spent(&account, 1, 1, Instant::now()), [false]);
+        assert!(!account.spend_logits(1));
+    }
+
+    #[test]
+    fn logits_are_counted_to_the_last() {
+        let account = Account::new(Budget { logits: Some(5), ..Budget::default() });
+        assert!(account.spend_logits(3) && !account.spend_logits(3) && account.spend_logits(2));
+        account.refund_logits(2);
+        assert!(account.spend_logits(2));
+    }
+}

@@ -1,0 +1,199 @@
+//! The models that are served now. Every change of them is one of the manifest: what documents say is always what is served.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, PoisonError, RwLock, atomic::AtomicU64},
+};
+
+use cloister_attestation::{Limits, Loadable, Manifest, Sha384};
+use cloister_inference::{Bundle, Evaluator};
+use cloister_wire::{
+    error::{ErrorBody, ErrorCode},
+    limits,
+};
+
+use crate::{
+    access,
+    log::{self, Event},
+    models::{Model, Models},
+};
+
+/// As many models fit into a manifest.
+const MAX_MODELS: usize = 256;
+/// Of how many bundles with a budget it is remembered how much is left.
+const MAX_LEDGER: usize = 10_000;
+
+/// The models of an enclave, from boot to end.
+#[derive(Debug)]
+pub(crate) struct Repository {
+    served: RwLock<Arc<Served>>,
+    loadable: Loadable,
+    /// Bytes that weights may take.
+    memory: usize,
+    /// What is left of the budgets of bundles, those that are served no longer too: nobody gets a new one by loading anew.
+    ledger: Mutex<BTreeMap<Sha384, Arc<AtomicU64>>>,
+    changing: tokio::sync::Mutex<()>,
+}
+
+/// What is served at one time.
+#[derive(Debug)]
+pub(crate) struct Served {
+    pub(crate) models: Vec<(Arc<Model>, Option<Arc<AtomicU64>>)>,
+    /// The manifest that says so.
+    pub(crate) manifest: Manifest,
+}
+
+/// A model as a request holds it: it stays while the request does, whatever is loaded meanwhile.
+#[derive(Clone, Debug)]
+pub(crate) struct Held {
+    pub(crate) model: Arc<Model>,
+    budget: Option<Arc<AtomicU64>>,
+}
+
+impl Held {
+    /// Takes so many logits from what the model's owner allows from boot to end; `false` if that is spent.
+    pub(crate) fn spend(&self, logits: u64) -> bool {
+        self.budget.as_ref().is_none_or(|left| access::take(left, logits))
+    }
+}
+
+impl Served {
+    /// The version of a model; the newest, if none is asked for.
+    pub(crate) fn find(&self, name: &str, version: Option<&str>) -> Option<Held> {
+        let (model, budget) = self.models.iter().rev().find(|(model, _)| model.is(name, version))?;
+        Some(Held { model: model.clone(), budget: budget.clone() })
+    }
+
+    /// All versions of a model, the newest last.
+    pub(crate) fn versions(&self, name: &str) -> Vec<String> {
+        self.manifest.versions(name).map(|model| model.version.clone()).collect()
+    }
+
+    /// The most bytes of a request to any of the models, and of an answer.
+    pub(crate) fn largest(&self) -> (usize, usize) {
+        let of = |part: fn(&Model) -> usize| self.models.iter().map(|(model, _)| part(model)).max().unwrap_or(0);
+        (of(|model| model.largest.0) + limits::BESIDE_CIPHERTEXT_BYTES, of(|model| model.largest.1))
+    }
+}
+
+impl Repository {
+    pub(crate) fn new(models: Models, loadable: Loadable, memory: usize) -> Self {
+        let repository = Self {
+            served: RwLock::new(Arc::new(Served { models: Vec::new(), manifest: manifest(&[], &loadable) })),
+            loadable,
+            memory,
+            ledger: Mutex::default(),
+            changing: tokio::sync::Mutex::default(),
+        };
+        let Models(models) = models;
+        repository.serve(models.into_iter().map(|model| repository.with_budget(model)).collect());
+        repository
+    }
+
+    /// What is served now.
+    pub(crate) fn served(&self) -> Arc<Served> {
+        self.served.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Whether anything can ever change.
+    pub(crate) fn is_fixed(&self) -> bool {
+        self.loadable.is_none()
+    }
+
+    /// Serves a bundle from now on, in place of one of the same name and version. Requests under way end with what they have.
+    pub(crate) async fn load(self: &Arc<Self>, bytes: Vec<u8>) -> Result<Arc<Model>, ErrorBody> {
+        let _one_at_a_time = self.changing.lock().await;
+        let digest = Sha384::of(&bytes);
+        if !self.loadable.allows(digest) {
+            return Err(refused(
+                ErrorCode::ModelNotAllowed,
+                format!("the measured settings of this enclave do not allow the bundle {digest}"),
+            ));
+        }
+        if let Some((model, _)) = self.served().models.iter().find(|(model, _)| model.entry.bundle == digest) {
+            return Ok(model.clone());
+        }
+        let repository = self.clone();
+        let prepared = tokio::task::spawn_blocking(move || repository.prepare(&bytes));
+        let model =
+            prepared.await.unwrap_or_else(|_| Err(refused(ErrorCode::Internal, "the model was not prepared")))?;
+        let mut models = self.served().models.clone();
+        models.retain(|(other, _)| !other.is(&model.entry.name, Some(&model.entry.version)));
+        models.push(self.with_budget(model.clone()));
+        log::event(Event::Loaded, models.len() as u64);
+        self.serve(models);
+        Ok(model)
+    }
+
+    /// Serves a model, or one of its versions, no longer.
+    pub(crate) async fn unload(&self, name: &str, version: Option<&str>) -> Result<(), ErrorBody> {
+        let _one_at_a_time = self.changing.lock().await;
+        let mut models = self.served().models.clone();
+        let before = models.len();
+        models.retain(|(model, _)| !model.is(name, version));
+        if models.len() == before {
+            return Err(refused(ErrorCode::UnknownModel, "no such model is served"));
+        }
+        log::event(Event::Unloaded, models.len() as u64);
+        self.serve(models);
+        Ok(())
+    }
+
+    fn prepare(&self, bytes: &[u8]) -> Result<Arc<Model>, ErrorBody> {
+        let unusable = |error: &dyn std::fmt::Display| refused(ErrorCode::BundleRefused, error.to_string());
+        let bundle = Bundle::from_bytes(bytes).map_err(|error| unusable(&error))?;
+        // The bytes that were judged are those that are served.
+        if bundle.digest() != Sha384::of(bytes).0 {
+            return Err(refused(ErrorCode::BundleRefused, "the bundle is not in its one encoding"));
+        }
+        let served = self.served();
+        let others = served.models.iter().filter(|(model, _)| !model.is(bundle.name(), Some(bundle.version())));
+        let (count, taken) = others.fold((0, 0), |(count, taken), (model, _)| (count + 1, taken + model.memory));
+        let needed = Evaluator::memory(bundle.description());
+        if taken + needed > self.memory || count >= MAX_MODELS || self.ledger().len() >= MAX_LEDGER {
+            return Err(refused(
+                ErrorCode::InsufficientMemory,
+                format!(
+                    "the weights take {} MiB, and {} of {} MiB are taken by {count} other models, of {MAX_MODELS} at most: \
+                     unload some",
+                    mib(needed),
+                    mib(taken),
+                    mib(self.memory)
+                ),
+            ));
+        }
+        Model::new(&bundle).map(Arc::new).map_err(|error| unusable(&error))
+    }
+
+    fn with_budget(&self, model: Arc<Model>) -> (Arc<Model>, Option<Arc<AtomicU64>>) {
+        let left = |budget| self.ledger().entry(model.entry.bundle).or_insert_with(|| Arc::new(budget)).clone();
+        let budget = model.budget.map(|budget| left(AtomicU64::new(budget)));
+        (model, budget)
+    }
+
+    fn ledger(&self) -> std::sync::MutexGuard<'_, BTreeMap<Sha384, Arc<AtomicU64>>> {
+        self.ledger.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn serve(&self, models: Vec<(Arc<Model>, Option<Arc<AtomicU64>>)>) {
+        let mut served = Served { manifest: manifest(&models, &self.loadable), models };
+        served.manifest.limits.max_request_bytes = served.largest().0 as u64;
+        *self.served.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(served);
+    }
+}
+
+fn manifest(models: &[(Arc<Model>, Option<Arc<AtomicU64>>)], loadable: &Loadable) -> Manifest {
+    Manifest {
+        models: models.iter().map(|(model, _)| model.entry.clone()).collect(),
+        limits: Limits { max_request_bytes: limits::BESIDE_CIPHERTEXT_BYTES as u64 },
+        loadable: loadable.clone(),
+    }
+}
+
+fn refused(code: ErrorCode, error: impl Into<String>) -> ErrorBody {
+    ErrorBody { error: error.into(), code }
+}
+
+fn mib(bytes: usize) -> usize {
+    bytes.div_ceil(1 << 20)
+}
