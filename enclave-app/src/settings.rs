@@ -14,7 +14,7 @@ use serde::{Deserialize, Deserializer, de};
 #[serde(deny_unknown_fields)]
 pub struct Settings {
     /// The format; 1.
-    v: u8,
+    pub v: u8,
     /// Connections that are served at once, of both ports together; further ones wait. 1 to 900.
     pub max_connections: u16,
     /// Which bundles are taken from the parent at run time: `"none"`, `"any"`, or a list of digests. The manifest says it too.

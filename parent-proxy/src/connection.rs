@@ -5,10 +5,12 @@ use std::{fmt, io, net::SocketAddr, sync::Arc, time::Instant};
 use tokio::{net::TcpStream, select, sync::watch};
 
 use crate::{
+    address::Address,
     enclaves::{Enclaves, Unreachable},
+    limits::Limits,
     log::log,
+    metrics::Metrics,
     relay::{Traffic, relay},
-    server::Limits,
 };
 
 /// How a visit ended.
@@ -32,11 +34,12 @@ pub(crate) enum End {
 pub(crate) async fn visit(
     mut client: TcpStream,
     peer: SocketAddr,
-    enclaves: Arc<Enclaves>,
+    enclaves: Arc<Enclaves<Address>>,
     limits: Limits,
+    metrics: Metrics,
     mut cut: watch::Receiver<bool>,
 ) -> End {
-    let traffic = Traffic::new(Instant::now());
+    let traffic = Traffic::new(Instant::now(), &metrics);
     let end = select! {
         end = join(&mut client, peer, &enclaves, limits, &traffic) => end,
         () = async { drop(cut.wait_for(|cut| *cut).await) } => End::Cut,
@@ -48,7 +51,13 @@ pub(crate) async fn visit(
     end
 }
 
-async fn join(client: &mut TcpStream, peer: SocketAddr, enclaves: &Enclaves, limits: Limits, traffic: &Traffic) -> End {
+async fn join(
+    client: &mut TcpStream,
+    peer: SocketAddr,
+    enclaves: &Enclaves<Address>,
+    limits: Limits,
+    traffic: &Traffic,
+) -> End {
     if let Err(error) = client.set_nodelay(true) {
         return End::Client(error);
     }

@@ -19,48 +19,33 @@ use crate::{
 /// How long an enclave that could not be reached is tried last, so that a dead one of many delays few clients.
 const REST: Duration = Duration::from_secs(5);
 
-/// The enclaves that answer for one another, each in its turn.
-pub(crate) struct Enclaves {
-    members: Vec<Enclave>,
+/// The enclaves that answer for one another, each in its turn; `W` is the way to one.
+pub(crate) struct Enclaves<W> {
+    members: Vec<Enclave<W>>,
     turn: AtomicUsize,
 }
 
-struct Enclave {
-    address: Address,
+pub(crate) struct Enclave<W> {
+    pub(crate) way: W,
     failed: Mutex<Option<Instant>>,
 }
 
 /// No enclave could be reached within the budget.
 pub(crate) struct Unreachable;
 
-impl Enclaves {
-    pub(crate) fn new(addresses: Vec<Address>) -> Self {
-        let members = addresses.into_iter().map(|address| Enclave { address, failed: Mutex::new(None) }).collect();
+impl<W> Enclaves<W> {
+    pub(crate) fn new(ways: impl IntoIterator<Item = W>) -> Self {
+        let members = ways.into_iter().map(|way| Enclave { way, failed: Mutex::new(None) }).collect();
         Self { members, turn: AtomicUsize::new(0) }
     }
 
-    /// Connects to the next enclave in turn, or else to another one, within `budget` for all tries together.
-    ///
-    /// A try may take an equal share of the time that is left: an enclave that is silent cannot use up the others'
-    /// chance, and what a prompt refusal leaves goes to those that follow.
-    pub(crate) async fn connect(&self, budget: Duration) -> Result<(&Address, Box<dyn Stream>), Unreachable> {
-        let began = Instant::now();
-        let mut untried = self.members.len() as u32;
-        for enclave in self.in_turn(began) {
-            let share = budget.saturating_sub(began.elapsed()) / untried;
-            match enclave.connect(share).await {
-                Ok(stream) => return Ok((&enclave.address, stream)),
-                Err(error) => {
-                    log(format_args!("event=unreachable enclave={} error={:?}", enclave.address, error.to_string()));
-                }
-            }
-            untried -= 1;
-        }
-        Err(Unreachable)
+    /// Every enclave once, in the order of the command line.
+    pub(crate) fn all(&self) -> &[Enclave<W>] {
+        &self.members
     }
 
     /// Every enclave once, those that failed a moment ago last.
-    fn in_turn(&self, now: Instant) -> Vec<&Enclave> {
+    pub(crate) fn in_turn(&self, now: Instant) -> Vec<&Enclave<W>> {
         let mut order: Vec<_> = self.members.iter().collect();
         if !order.is_empty() {
             let first = self.turn.fetch_add(1, Ordering::Relaxed) % order.len();
@@ -71,15 +56,41 @@ impl Enclaves {
     }
 }
 
-impl Enclave {
+impl Enclaves<Address> {
+    /// Connects to the next enclave in turn, or else to another one, within `budget` for all tries together.
+    ///
+    /// A try may take an equal share of the time that is left: an enclave that is silent cannot use up the others'
+    /// chance, and what a prompt refusal leaves goes to those that follow.
+    pub(crate) async fn connect(&self, budget: Duration) -> Result<(&Address, Box<dyn Stream>), Unreachable> {
+        let began = Instant::now();
+        let mut untried = self.members.len() as u32;
+        for enclave in self.in_turn(began) {
+            let share = budget.saturating_sub(began.elapsed()) / untried;
+            match enclave.connect(share).await {
+                Ok(stream) => return Ok((&enclave.way, stream)),
+                Err(error) => log_unreachable(&enclave.way, &error.to_string()),
+            }
+            untried -= 1;
+        }
+        Err(Unreachable)
+    }
+}
+
+pub(crate) fn log_unreachable(address: &Address, error: &str) {
+    log(format_args!("event=unreachable enclave={address} error={error:?}"));
+}
+
+impl Enclave<Address> {
     async fn connect(&self, limit: Duration) -> io::Result<Box<dyn Stream>> {
-        let result =
-            timeout(limit, self.address.connect()).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
+        let result = timeout(limit, self.way.connect()).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
         self.note(result.is_err().then(Instant::now));
         result
     }
+}
 
-    fn note(&self, failed: Option<Instant>) {
+impl<W> Enclave<W> {
+    /// Remembers when it failed, or that it did not.
+    pub(crate) fn note(&self, failed: Option<Instant>) {
         *self.failed.lock().unwrap_or_else(PoisonError::into_inner) = failed;
     }
 
@@ -93,16 +104,12 @@ impl Enclave {
 mod tests {
     use super::*;
 
-    fn three() -> Enclaves {
-        Enclaves::new((16..19).map(|cid| Address::Vsock { cid, port: 5000 }).collect())
+    fn three() -> Enclaves<u32> {
+        Enclaves::new(16..19)
     }
 
-    fn cids(enclaves: &Enclaves, now: Instant) -> Vec<u32> {
-        let cid = |enclave: &Enclave| match enclave.address {
-            Address::Vsock { cid, .. } => cid,
-            _ => unreachable!("three() makes vsock addresses only"),
-        };
-        enclaves.in_turn(now).into_iter().map(cid).collect()
+    fn cids(enclaves: &Enclaves<u32>, now: Instant) -> Vec<u32> {
+        enclaves.in_turn(now).into_iter().map(|enclave| enclave.way).collect()
     }
 
     #[test]
@@ -135,6 +142,6 @@ mod tests {
 
     #[test]
     fn none_at_all_is_no_panic() {
-        assert!(cids(&Enclaves::new(Vec::new()), Instant::now()).is_empty());
+        assert!(cids(&Enclaves::new([]), Instant::now()).is_empty());
     }
 }

@@ -6,6 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use prometheus_client::metrics::counter::Counter;
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, copy, sink, split},
     net::TcpStream,
@@ -14,7 +15,10 @@ use tokio::{
     try_join,
 };
 
-use crate::connection::End;
+use crate::{
+    connection::End,
+    metrics::{Direction, Metrics},
+};
 
 /// Bytes read before they are written: vsock is fastest with writes of this size and collapses with megabytes.
 const BUFFER: usize = 64 * 1024;
@@ -86,20 +90,31 @@ pub(crate) struct Traffic {
     last: AtomicU64,
     up: AtomicU64,
     down: AtomicU64,
+    all_up: Counter,
+    all_down: Counter,
 }
 
 impl Traffic {
-    pub(crate) fn new(began: Instant) -> Self {
-        Self { began, last: AtomicU64::new(0), up: AtomicU64::new(0), down: AtomicU64::new(0) }
+    pub(crate) fn new(began: Instant, metrics: &Metrics) -> Self {
+        Self {
+            began,
+            last: AtomicU64::new(0),
+            up: AtomicU64::new(0),
+            down: AtomicU64::new(0),
+            all_up: metrics.relayed(Direction::Up),
+            all_down: metrics.relayed(Direction::Down),
+        }
     }
 
     fn count_up(&self, bytes: usize) {
         self.up.fetch_add(bytes as u64, Ordering::Relaxed);
+        self.all_up.inc_by(bytes as u64);
         self.touch();
     }
 
     fn count_down(&self, bytes: usize) {
         self.down.fetch_add(bytes as u64, Ordering::Relaxed);
+        self.all_down.inc_by(bytes as u64);
         self.touch();
     }
 
@@ -141,7 +156,7 @@ mod tests {
     fn every_byte_either_way_ends_a_pause() {
         for count in [Traffic::count_up, Traffic::count_down] {
             let began = Instant::now().checked_sub(MINUTE).expect("the clock counts from before this minute");
-            let traffic = Traffic::new(began);
+            let traffic = Traffic::new(began, &Metrics::default());
             assert_eq!(traffic.quiet(began + MINUTE), MINUTE);
             count(&traffic, 1);
             assert_eq!(traffic.quiet(began + MINUTE), Duration::ZERO);

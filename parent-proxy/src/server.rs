@@ -3,7 +3,6 @@
 use std::{
     fmt,
     net::SocketAddr,
-    num::NonZeroUsize,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -20,32 +19,10 @@ use crate::{
     address::Address,
     connection::{End, reset, visit},
     enclaves::Enclaves,
+    limits::Limits,
     log::log,
+    metrics::{Metrics, Place},
 };
-
-/// What a proxy allows itself and its clients.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Limits {
-    /// Connections at a time; one over it is reset at once. 256 by default.
-    pub connections: NonZeroUsize,
-    /// The time in which one of the enclaves must accept a connection. 5 s by default.
-    pub connect: Duration,
-    /// The time for which a connection may stay open without a byte moving in either direction. 300 s by default.
-    pub idle: Duration,
-    /// The time that open connections have to finish once the proxy was asked to drain. 30 s by default.
-    pub drain: Duration,
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        Self {
-            connections: NonZeroUsize::new(256).expect("256 is not zero"),
-            connect: Duration::from_secs(5),
-            idle: Duration::from_secs(300),
-            drain: Duration::from_secs(30),
-        }
-    }
-}
 
 /// What a proxy has been asked, each time more than before.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -77,9 +54,10 @@ pub async fn run(
     listener: TcpListener,
     enclaves: Vec<Address>,
     limits: Limits,
+    metrics: Metrics,
     mut shutdown: watch::Receiver<Shutdown>,
 ) -> Summary {
-    let mut server = Server::new(enclaves, limits);
+    let mut server = Server::new(enclaves, limits, metrics);
     loop {
         select! {
             biased;
@@ -94,12 +72,12 @@ pub async fn run(
 }
 
 /// Waits for `step`: true once it is asked, false if nobody is left who could.
-async fn asked(shutdown: &mut watch::Receiver<Shutdown>, step: Shutdown) -> bool {
+pub(crate) async fn asked(shutdown: &mut watch::Receiver<Shutdown>, step: Shutdown) -> bool {
     shutdown.wait_for(|asked| *asked >= step).await.is_ok()
 }
 
 /// Accepts a connection, however often that fails: out of file descriptors is a reason to wait, not to end or to spin.
-async fn accept(listener: &TcpListener) -> (TcpStream, SocketAddr) {
+pub(crate) async fn accept(listener: &TcpListener) -> (TcpStream, SocketAddr) {
     let mut pause = Duration::from_millis(5);
     loop {
         match listener.accept().await {
@@ -114,8 +92,9 @@ async fn accept(listener: &TcpListener) -> (TcpStream, SocketAddr) {
 }
 
 struct Server {
-    enclaves: Arc<Enclaves>,
+    enclaves: Arc<Enclaves<Address>>,
     limits: Limits,
+    metrics: Metrics,
     visits: JoinSet<End>,
     cut: watch::Sender<bool>,
     summary: Summary,
@@ -123,10 +102,11 @@ struct Server {
 }
 
 impl Server {
-    fn new(enclaves: Vec<Address>, limits: Limits) -> Self {
+    fn new(enclaves: Vec<Address>, limits: Limits, metrics: Metrics) -> Self {
         Self {
             enclaves: Arc::new(Enclaves::new(enclaves)),
             limits,
+            metrics,
             visits: JoinSet::new(),
             cut: watch::Sender::new(false),
             summary: Summary::default(),
@@ -137,12 +117,19 @@ impl Server {
     fn admit(&mut self, client: TcpStream, peer: SocketAddr) {
         if self.visits.len() >= self.limits.connections.get() {
             self.summary.refused += 1;
+            self.metrics.connection_refused(Place::Relay);
             self.log_refusals();
             reset(client);
             return;
         }
         self.summary.served += 1;
-        self.visits.spawn(visit(client, peer, self.enclaves.clone(), self.limits, self.cut.subscribe()));
+        let open = self.metrics.connection_opened(Place::Relay);
+        let (enclaves, metrics) = (self.enclaves.clone(), self.metrics.clone());
+        let visit = visit(client, peer, enclaves, self.limits, metrics, self.cut.subscribe());
+        self.visits.spawn(async move {
+            let _open = open;
+            visit.await
+        });
     }
 
     /// One line a second at most: a flood must not push everything else out of the log.

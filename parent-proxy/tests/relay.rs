@@ -11,7 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use cloister_parent_proxy::{Address, Limits, Shutdown, Summary, run};
+use cloister_parent_proxy::{Address, Limits, Metrics, Shutdown, Summary, run};
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, copy, sink, split},
     net::{TcpListener, TcpSocket, TcpStream, UnixListener},
@@ -336,7 +336,11 @@ impl Proxy {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let (shutdown, asked) = watch::channel(Shutdown::NotAsked);
-        Self { address, shutdown, running: tokio::spawn(run(listener, enclaves.into(), limits, asked)) }
+        Self {
+            address,
+            shutdown,
+            running: tokio::spawn(run(listener, enclaves.into(), limits, Metrics::default(), asked)),
+        }
     }
 
     async fn client(&self) -> TcpStream {

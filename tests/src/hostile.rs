@@ -27,7 +27,7 @@ use cloister_attestation::{
 use cloister_client::{AttestedConnection, Clock, Endpoint, Error, Policy, SystemClock};
 use cloister_enclave::{Attester, Entropy, TlsIdentity};
 use cloister_enclave_app::server::{Front, Slots, serve};
-use cloister_inference::{Bundle, Evaluator, PublicKey, Scratch};
+use cloister_inference::{Bundle, Description, Evaluator, Label, PublicKey, Scratch};
 use cloister_simulated_enclave::{Authority, Identity, LocalAddress, LocalListener, SimulatedNsm, policy};
 use cloister_wire::{
     ATTESTATION_MEDIA_TYPE, HEADER_LENGTH,
@@ -226,6 +226,20 @@ pub async fn key_bytes(bundle: &Bundle, rows: &[Vec<f64>]) -> anyhow::Result<usi
 /// The policy that accepts the simulated enclaves of `authority`, and the Iris model.
 pub fn trusting(authority: &Authority) -> Policy {
     policy(authority, &[manifest_entry(&BUNDLE)])
+}
+
+/// The same description with its labels in reverse: each is a CBOR text of under 24 bytes.
+pub fn permuted_labels(description: &Description) -> Vec<u8> {
+    let text = |label: &Label| {
+        let label = label.to_string();
+        [&[0x60 | u8::try_from(label.len()).expect("labels are short")], label.as_bytes()].concat()
+    };
+    let labels: Vec<u8> = description.labels().iter().flat_map(text).collect();
+    let reversed: Vec<u8> = description.labels().iter().rev().flat_map(text).collect();
+    let mut bytes = description.to_bytes();
+    let at = bytes.windows(labels.len()).position(|window| window == labels).expect("the labels are there");
+    bytes.splice(at..at + labels.len(), reversed);
+    bytes
 }
 
 fn manifest_entry(bundle: &Bundle) -> ManifestModel {

@@ -12,6 +12,7 @@
 //! linear       real pipelines of scikit-learn, and what it says of every row
 //! hostile      evaluators, parents and TLS servers that cheat
 //! clock        a clock that a test turns by hand
+//! service      the service in this process, with settings of its own
 //! raw          a client that verifies nothing, for attacks
 //! ```
 
@@ -25,5 +26,6 @@ pub mod linear;
 pub mod process;
 pub mod qemu;
 pub mod raw;
+pub mod service;
 pub mod tasks;
 pub mod world;

@@ -8,13 +8,13 @@ use cloister_e2e::{
     hostile::{
         BUNDLE, Cheat, Hostile, identity, nonce,
         parent::{Parent, Place, Tamper, Trick},
-        trusting,
+        permuted_labels, trusting,
     },
     iris::Iris,
     raw::RawClient,
     world::{Link, World},
 };
-use cloister_inference::{Description, Label};
+use cloister_inference::Description;
 use cloister_simulated_enclave::{Authority, Identity};
 use cloister_wire::{error::ErrorBody, error::ErrorCode, paths};
 
@@ -148,20 +148,6 @@ async fn a_permuted_description_is_refused_before_anything_is_encrypted() {
         assert_eq!(error.code(), "description_mismatch");
         assert_eq!(hostile.seen(), [nonce(), (paths::model("iris", Some("1")), 0)]);
     }
-}
-
-/// The same description with its labels in reverse: each is a CBOR text of under 24 bytes.
-fn permuted_labels(description: &Description) -> Vec<u8> {
-    let text = |label: &Label| {
-        let label = label.to_string();
-        [&[0x60 | u8::try_from(label.len()).unwrap()], label.as_bytes()].concat()
-    };
-    let labels: Vec<u8> = description.labels().iter().flat_map(text).collect();
-    let reversed: Vec<u8> = description.labels().iter().rev().flat_map(text).collect();
-    let mut bytes = description.to_bytes();
-    let at = bytes.windows(labels.len()).position(|window| window == labels).unwrap();
-    bytes.splice(at..at + labels.len(), reversed);
-    bytes
 }
 
 #[tokio::test]

@@ -16,7 +16,7 @@ const ALLOWED: [(&str, &[&str]); 11] = [
     ("cloister-enclave-app", &["cloister-attestation", "cloister-enclave", "cloister-inference", "cloister-wire"]),
     ("cloister-simulated-enclave", &["cloister-attestation", "cloister-enclave", "cloister-enclave-app"]),
     ("cloister-image", &["cloister-inference"]),
-    ("cloister-parent-proxy", &[]),
+    ("cloister-parent-proxy", &["cloister-wire"]),
     ("cloister-client", &["cloister-attestation", "cloister-inference", "cloister-wire"]),
     ("cloister-fuzz", &["cloister-attestation", "cloister-inference", "cloister-wire"]),
     (

@@ -10,12 +10,11 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use cloister_attestation::{Channel, ManifestModel};
-use cloister_wire::{
-    error::{ErrorBody, ErrorCode},
-    limits::REQUEST_DEADLINE,
-    oip::Framed,
+use cloister_wire::{error::ErrorBody, limits::REQUEST_DEADLINE, oip::Framed};
+use hyper::{
+    StatusCode,
+    header::{HeaderMap, RETRY_AFTER},
 };
-use hyper::header::{HeaderMap, RETRY_AFTER};
 
 pub(crate) use self::{objects::Objects, relayed::Relayed, session::Session};
 use crate::Error;
@@ -83,16 +82,10 @@ impl Transport {
 }
 
 /// A refusal in the protocol's form, or whatever answered instead.
-fn refusal(status: u16, retry_after: Option<Duration>, body: &[u8]) -> Error {
-    match (serde_json::from_slice::<ErrorBody>(body), status) {
-        (Ok(ErrorBody { error, code }), _) => Error::Refused { code, message: printable(&error), retry_after },
-        // Somebody before the service, who asks for patience in the language of HTTP.
-        (Err(_), 429 | 503) => Error::Refused {
-            code: ErrorCode::Overloaded,
-            message: format!("HTTP status {status}"),
-            retry_after: Some(retry_after.unwrap_or(Duration::from_secs(1))),
-        },
-        (Err(_), _) => Error::BadAnswer { reason: format!("HTTP status {status} without a Cloister error") },
+fn refusal(status: StatusCode, retry_after: Option<Duration>, body: &[u8]) -> Error {
+    match serde_json::from_slice::<ErrorBody>(body) {
+        Ok(ErrorBody { error, code }) => Error::Refused { code, message: printable(&error), retry_after },
+        Err(_) => Error::BadAnswer { reason: format!("HTTP status {status} without a Cloister error") },
     }
 }
 

@@ -1,16 +1,19 @@
 //! Through an intermediary that ends TLS: a load balancer, an API gateway, SageMaker.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use cloister_attestation::ManifestModel;
 use cloister_wire::{
     ATTESTATION_MEDIA_TYPE, INFER_MEDIA_TYPE, METADATA_MEDIA_TYPE, OBJECT_MEDIA_TYPE,
+    error::ErrorCode,
     limits::MAX_RESPONSE_BYTES,
     object::{ObjectRequest, ObjectResponse},
     oip::header_length,
     paths,
 };
 use hyper::header::{CONTENT_TYPE, HeaderMap};
-use reqwest::{Client, RequestBuilder, Response, Url, redirect};
+use reqwest::{Client, RequestBuilder, Response, StatusCode, Url, redirect};
 
 use super::{
     ANSWER_TIMEOUT, Answer, CONNECT_TIMEOUT, Objects, refusal, retry_after, sagemaker::SageMaker, session::causes,
@@ -124,18 +127,18 @@ impl Relayed {
             }
             Route::SageMaker(sagemaker) => {
                 let response = self.send(sagemaker.request(&self.client, headers, body).await?).await?;
-                let status = response.status().as_u16();
+                let status = response.status();
                 let (wait, body) = (retry_after(response.headers()), self.read(response).await?);
-                if status == 200 { Ok(body) } else { Err(sagemaker.refusal(status, wait, &body)) }
+                if status == StatusCode::OK { Ok(body) } else { Err(sagemaker.refusal(status, wait, &body)) }
             }
         }
     }
 
     async fn exchange(&self, request: RequestBuilder) -> Result<Bytes, Error> {
         let response = self.send(request).await?;
-        let status = response.status().as_u16();
+        let status = response.status();
         let (wait, body) = (retry_after(response.headers()), self.read(response).await?);
-        if status == 200 { Ok(body) } else { Err(refusal(status, wait, &body)) }
+        if status == StatusCode::OK { Ok(body) } else { Err(refused(status, wait, &body)) }
     }
 
     async fn send(&self, request: RequestBuilder) -> Result<Response, Error> {
@@ -166,6 +169,18 @@ impl Relayed {
             Route::Gateway(base) => base.to_string(),
             Route::SageMaker(sagemaker) => sagemaker.name(),
         }
+    }
+}
+
+/// As the service refuses, or whoever stands before it: that one may ask for patience in the language of HTTP.
+pub(super) fn refused(status: StatusCode, wait: Option<Duration>, body: &[u8]) -> Error {
+    match (refusal(status, wait, body), status) {
+        (Error::BadAnswer { .. }, StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE) => Error::Refused {
+            code: ErrorCode::Overloaded,
+            message: format!("HTTP status {status}"),
+            retry_after: Some(wait.unwrap_or(Duration::from_secs(1))),
+        },
+        (error, _) => error,
     }
 }
 

@@ -9,10 +9,10 @@ use object_store::{
     aws::{AmazonS3Builder, AwsAuthorizer, AwsCredentialProvider},
     client::HttpRequest,
 };
-use reqwest::{Client, RequestBuilder, Url};
+use reqwest::{Client, RequestBuilder, StatusCode, Url};
 use serde::Deserialize;
 
-use super::{printable, refusal};
+use super::{printable, relayed::refused};
 use crate::{Error, SageMakerEndpoint};
 
 /// The service's name in signatures.
@@ -62,7 +62,7 @@ impl SageMaker {
     }
 
     /// What SageMaker says when the container refused, or when it refuses by itself.
-    pub(super) fn refusal(&self, status: u16, wait: Option<Duration>, body: &[u8]) -> Error {
+    pub(super) fn refusal(&self, status: StatusCode, wait: Option<Duration>, body: &[u8]) -> Error {
         /// ModelError: the container's own answer is in it.
         #[derive(Deserialize)]
         #[serde(rename_all = "PascalCase")]
@@ -76,14 +76,17 @@ impl SageMaker {
             message: String,
         }
         if let Ok(ModelError { original_status_code, original_message }) = serde_json::from_slice(body) {
-            return refusal(original_status_code, wait, original_message.as_bytes());
+            let status = StatusCode::from_u16(original_status_code).unwrap_or(status);
+            return refused(status, wait, original_message.as_bytes());
         }
         match (serde_json::from_slice::<Message>(body), status) {
-            (Ok(Message { message }), status) if !matches!(status, 429 | 503) => {
+            (Ok(Message { message }), status)
+                if !matches!(status, StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE) =>
+            {
                 let message = printable(&message);
                 Error::Intermediary { reason: format!("SageMaker answered HTTP status {status}: {message}") }
             }
-            _ => refusal(status, wait, body),
+            _ => refused(status, wait, body),
         }
     }
 }

@@ -144,7 +144,7 @@ impl Session {
             .map_err(|error| lost(causes(&error)))?;
         let body = body.map_err(|error| lost(causes(&*error)))?.to_bytes();
         if head.status != StatusCode::OK {
-            return Err(refusal(head.status.as_u16(), retry_after(&head.headers), &body));
+            return Err(refusal(head.status, retry_after(&head.headers), &body));
         }
         let header_length = head.headers.get(HEADER_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
         Ok(Answer { header_length, body })

@@ -1,0 +1,255 @@
+//! A front before enclaves that say what they were asked.
+
+#![allow(dead_code, reason = "each test program uses a part of this")]
+
+use std::{
+    net::SocketAddr,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use axum::{
+    Router,
+    body::{Body, Bytes, to_bytes},
+    extract::Request,
+    http::{HeaderMap, Method, StatusCode, request, response},
+    response::{IntoResponse, Response},
+};
+use cloister_parent_proxy::{Address, FrontSettings, Limits, Metrics, Shutdown, serve_http};
+use cloister_wire::{
+    error::{ErrorBody, ErrorCode},
+    paths,
+};
+use hyper_util::{client::legacy::Client, rt::TokioExecutor};
+use serde_json::Value;
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::watch,
+    task::JoinHandle,
+    time::{sleep, timeout},
+};
+
+/// The longest that a test waits for something that must happen.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+/// A limit that no test reaches.
+pub(crate) const NEVER: Duration = Duration::from_secs(3600);
+
+pub(crate) async fn soon<F: Future>(future: F) -> F::Output {
+    timeout(PATIENCE, future).await.expect("what must happen did not, however long the test waited")
+}
+
+/// Waits until something holds.
+pub(crate) async fn until(holds: impl AsyncFn() -> bool) {
+    let waiting = async {
+        while !holds().await {
+            sleep(Duration::from_millis(5)).await;
+        }
+    };
+    soon(waiting).await;
+}
+
+/// A question as an enclave gets it.
+#[derive(Clone, Debug)]
+pub(crate) struct Asked {
+    pub(crate) method: Method,
+    pub(crate) path: String,
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: Bytes,
+}
+
+/// An enclave that keeps what it was asked.
+pub(crate) struct Enclave {
+    pub(crate) address: Address,
+    asked: Arc<Mutex<Vec<Asked>>>,
+    running: JoinHandle<()>,
+}
+
+impl Enclave {
+    /// One that is ready, attests and answers as [`answers`] does.
+    pub(crate) async fn start() -> Self {
+        Self::that(|asked| async move { answers(&asked) }).await
+    }
+
+    pub(crate) async fn that<F>(answer: impl Fn(Asked) -> F + Clone + Send + Sync + 'static) -> Self
+    where
+        F: Future<Output = Response> + Send + 'static,
+    {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = tcp(listener.local_addr().unwrap());
+        let asked = Arc::new(Mutex::new(Vec::new()));
+        let kept = asked.clone();
+        let app = Router::new().fallback(move |request: Request| {
+            let (answer, kept) = (answer.clone(), kept.clone());
+            async move {
+                let (head, body) = request.into_parts();
+                let body = to_bytes(body, usize::MAX).await.unwrap();
+                let asked = Asked { method: head.method, path: head.uri.to_string(), headers: head.headers, body };
+                kept.lock().unwrap().push(asked.clone());
+                answer(asked).await
+            }
+        });
+        let running = tokio::spawn(async move { axum::serve(listener, app).await.unwrap() });
+        Self { address, asked, running }
+    }
+
+    /// What it was asked, but for the checks of its health.
+    pub(crate) fn asked(&self) -> Vec<Asked> {
+        let asked = self.asked.lock().unwrap().clone();
+        asked.into_iter().filter(|asked| asked.path != paths::READY && asked.path != paths::ATTESTATION).collect()
+    }
+
+    pub(crate) fn was_asked(&self, path: &str) -> bool {
+        self.asked.lock().unwrap().iter().any(|asked| asked.path == path)
+    }
+
+    pub(crate) fn last(&self) -> Asked {
+        self.asked().pop().unwrap()
+    }
+}
+
+impl Drop for Enclave {
+    fn drop(&mut self) {
+        self.running.abort();
+    }
+}
+
+/// `METHOD PATH:` and the body, with headers of all kinds.
+pub(crate) fn answers(asked: &Asked) -> Response {
+    let body = [format!("{} {}:", asked.method, asked.path).as_bytes(), &asked.body].concat();
+    let headers = [
+        ("content-type", "application/vnd.cloister.test"),
+        ("inference-header-content-length", "7"),
+        ("retry-after", "3"),
+        ("www-authenticate", "Bearer"),
+        ("set-cookie", "not=passed"),
+        ("server", "not passed"),
+    ];
+    (headers, body).into_response()
+}
+
+pub(crate) fn refuses(code: ErrorCode) -> Response {
+    let status = StatusCode::from_u16(code.status()).unwrap();
+    (status, axum::Json(ErrorBody { error: "as the test wants".into(), code })).into_response()
+}
+
+/// An address at which nothing listens.
+pub(crate) async fn closed() -> Address {
+    tcp(TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap())
+}
+
+pub(crate) fn tcp(address: SocketAddr) -> Address {
+    Address::Tcp { host: address.ip().to_string(), port: address.port() }
+}
+
+/// A running HTTP front.
+pub(crate) struct Front {
+    pub(crate) address: SocketAddr,
+    pub(crate) metrics: Metrics,
+    shutdown: watch::Sender<Shutdown>,
+    running: JoinHandle<()>,
+}
+
+impl Front {
+    pub(crate) async fn to(enclaves: &[&Enclave]) -> Self {
+        Self::with(settings(enclaves), unlimited()).await
+    }
+
+    pub(crate) async fn with(settings: FrontSettings, limits: Limits) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let metrics = Metrics::default();
+        let (shutdown, asked) = watch::channel(Shutdown::NotAsked);
+        let running = tokio::spawn(serve_http(listener, settings, limits, metrics.clone(), asked));
+        Self { address, metrics, shutdown, running }
+    }
+
+    pub(crate) fn ask(&self, step: Shutdown) {
+        self.shutdown.send(step).unwrap();
+    }
+
+    pub(crate) async fn ended(self) {
+        soon(self.running).await.unwrap();
+    }
+
+    pub(crate) async fn refuses(&self) {
+        until(async || TcpStream::connect(self.address).await.is_err()).await;
+    }
+
+    pub(crate) async fn get(&self, path: &str) -> Answer {
+        self.send(request(Method::GET, path), Body::empty()).await
+    }
+
+    pub(crate) async fn post(&self, path: &str, headers: &[(&str, &str)], body: impl Into<Body>) -> Answer {
+        let mut head = request(Method::POST, path);
+        for (name, value) in headers {
+            head = head.header(*name, *value);
+        }
+        self.send(head, body.into()).await
+    }
+
+    /// `POST /invocations` with a content type and other headers.
+    pub(crate) async fn invoke(&self, media_type: &str, headers: &[(&str, &str)], body: impl Into<Body>) -> Answer {
+        self.post("/invocations", &[&[("content-type", media_type)], headers].concat(), body).await
+    }
+
+    pub(crate) async fn send(&self, head: request::Builder, body: Body) -> Answer {
+        let mut request = head.body(body).unwrap();
+        let uri = format!("http://{}{}", self.address, request.uri());
+        *request.uri_mut() = uri.parse().unwrap();
+        let client = Client::builder(TokioExecutor::new()).build_http();
+        let (head, body) = soon(client.request(request)).await.unwrap().into_parts();
+        Answer { head, body: soon(to_bytes(Body::new(body), usize::MAX)).await.unwrap() }
+    }
+}
+
+pub(crate) fn request(method: Method, path: &str) -> request::Builder {
+    Request::builder().method(method).uri(path)
+}
+
+pub(crate) fn settings(enclaves: &[&Enclave]) -> FrontSettings {
+    let enclaves = enclaves.iter().map(|enclave| enclave.address.clone()).collect();
+    FrontSettings { enclaves, ..FrontSettings::default() }
+}
+
+pub(crate) fn unlimited() -> Limits {
+    Limits { connect: NEVER, answer: NEVER, drain: NEVER, ..Limits::default() }
+}
+
+/// What a client gets.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    pub(crate) head: response::Parts,
+    pub(crate) body: Bytes,
+}
+
+impl Answer {
+    pub(crate) fn status(&self) -> u16 {
+        self.head.status.as_u16()
+    }
+
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
+        self.head.headers.get(name).map(|value| value.to_str().unwrap())
+    }
+
+    pub(crate) fn text(&self) -> &str {
+        str::from_utf8(&self.body).unwrap()
+    }
+
+    pub(crate) fn json(&self) -> Value {
+        serde_json::from_slice(&self.body).unwrap()
+    }
+
+    /// The code of a refusal, which has that code's status and says something.
+    pub(crate) fn code(&self) -> ErrorCode {
+        let ErrorBody { error, code } = serde_json::from_slice(&self.body).unwrap_or_else(|_| panic!("{self:?}"));
+        assert_eq!(self.status(), code.status(), "{error}");
+        assert_eq!(self.header("content-type"), Some("application/json"));
+        assert!(!error.is_empty());
+        code
+    }
+
+    /// What a refusal says.
+    pub(crate) fn error(&self) -> String {
+        serde_json::from_slice::<ErrorBody>(&self.body).unwrap().error
+    }
+}
