@@ -6,6 +6,8 @@
 //! world        a simulated enclave behind a proxy, both separate processes
 //! image        images of the enclave, as `cargo image` builds them
 //! qemu         an enclave that boots from one, in a virtual machine
+//! nginx        a balancer before the proxy, that ends TLS
+//! python       programs in Python: AWS's models of its APIs, an S3 server, other clients
 //! cli          the command line, run as a person runs it
 //! tasks        the tasks on which Cloister is compared with other systems
 //! iris         the Iris data, its model and what scikit-learn says of it
@@ -23,7 +25,9 @@ pub mod hostile;
 pub mod image;
 pub mod iris;
 pub mod linear;
+pub mod nginx;
 pub mod process;
+pub mod python;
 pub mod qemu;
 pub mod raw;
 pub mod service;

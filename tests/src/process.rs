@@ -5,7 +5,7 @@ use std::{
     path::Path,
     process::{Child, Command, Stdio},
     sync::mpsc,
-    thread,
+    thread::{self, JoinHandle},
     time::Duration,
 };
 
@@ -18,6 +18,7 @@ const START: Duration = Duration::from_secs(60);
 #[derive(Debug)]
 pub struct Process {
     child: Child,
+    log: Option<JoinHandle<String>>,
     /// The first line that it wrote to stdout.
     pub first_line: String,
 }
@@ -25,9 +26,15 @@ pub struct Process {
 impl Process {
     /// Starts a program and waits for its first line on stdout.
     pub fn start(program: &Path, arguments: &[&str]) -> anyhow::Result<Self> {
+        Self::start_with(program, arguments, &[])
+    }
+
+    /// As [`start`](Self::start), with further environment variables.
+    pub fn start_with(program: &Path, arguments: &[&str], environment: &[(&str, &str)]) -> anyhow::Result<Self> {
         let name = program.display();
         let mut child = Command::new(program)
             .args(arguments)
+            .envs(environment.iter().copied())
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -48,13 +55,27 @@ impl Process {
             String::from_utf8_lossy(&log).into_owned()
         });
         match first.recv_timeout(START) {
-            Ok(Some(first_line)) => Ok(Self { child, first_line }),
+            Ok(Some(first_line)) => Ok(Self { child, first_line, log: Some(log) }),
             _ => {
                 let _ = child.kill();
                 let status = child.wait()?;
                 bail!("{name} ended before it listened ({status}): {}", log.join().unwrap_or_default())
             }
         }
+    }
+
+    /// Where it said that it listens, under a name: `NAME tcp:…` between the commas of its first line.
+    pub fn place(&self, name: &str) -> anyhow::Result<String> {
+        let mut places = self.first_line.split(", ");
+        let place = places.find_map(|place| place.strip_prefix(name)?.strip_prefix(' '));
+        place.map(str::to_owned).with_context(|| format!("no {name} in {:?}", self.first_line))
+    }
+
+    /// Kills the program, and gives all that it wrote to stderr.
+    pub fn end(mut self) -> String {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        self.log.take().and_then(|log| log.join().ok()).unwrap_or_default()
     }
 
     /// Asks the program to end, as an operator does, and gives its exit code once it has.

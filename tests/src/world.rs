@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
-use cloister_client::{Endpoint, Policy};
+use cloister_client::{Endpoint, Intermediary, Policy, gateway_url};
 use cloister_inference::Bundle;
 use tempfile::TempDir;
 
@@ -91,12 +91,92 @@ impl World {
     }
 }
 
+/// A simulated enclave with all its ports, behind a proxy that speaks HTTP.
+#[derive(Debug)]
+pub struct HttpWorld {
+    /// `http://127.0.0.1:PORT` of the proxy.
+    pub url: String,
+    /// Runs until dropped.
+    pub proxy: Process,
+    /// Runs until dropped.
+    pub enclave: Process,
+    folder: TempDir,
+}
+
+/// What an [`HttpWorld`] has beside the ordinary.
+#[derive(Clone, Debug, Default)]
+pub struct HttpOptions<'a> {
+    /// The enclave's settings, JSON.
+    pub settings: Option<&'a str>,
+    /// Further arguments of the proxy.
+    pub proxy: &'a [&'a str],
+    /// Its environment.
+    pub environment: &'a [(&'a str, &'a str)],
+}
+
+impl HttpWorld {
+    /// Starts both programs with these models; each proxy and enclave may be one of several under the same authority.
+    pub fn start(bundles: &[Bundle], options: &HttpOptions<'_>) -> anyhow::Result<Self> {
+        let folder = tempfile::tempdir()?;
+        let mut files = Vec::new();
+        for bundle in bundles {
+            let file = folder.path().join(format!("{}@{}.cloister", bundle.name(), bundle.version()));
+            std::fs::write(&file, bundle.to_bytes())?;
+            files.push(file);
+        }
+        let events = format!("unix:{}", folder.path().join("events.sock").display());
+        let mut arguments = vec!["--plain", "tcp:127.0.0.1:0", "--control", "tcp:127.0.0.1:0", "--events", &events];
+        let settings = folder.path().join("settings.json").display().to_string();
+        if let Some(text) = options.settings {
+            std::fs::write(&settings, text)?;
+            arguments.extend(["--settings", &settings]);
+        }
+        let enclave = enclave_with(&folder.path().join("authority"), "tcp:127.0.0.1:0", &files, &arguments)?;
+        let (plain, control) = (enclave.place("plain")?, enclave.place("control")?);
+        let arguments = ["serve", "--http", "tcp:127.0.0.1:0", "--plain-enclave", &plain, "--control", &control];
+        let arguments =
+            [&arguments[..], &["--metrics", "tcp:127.0.0.1:0", "--events", &events], options.proxy].concat();
+        let proxy = Process::start_with(&build::executable(PROXY)?, &arguments, options.environment)?;
+        let url = proxy.place("http")?.replacen("tcp:", "http://", 1);
+        Ok(Self { url, proxy, enclave, folder })
+    }
+
+    /// The file of the policy that accepts this enclave and its models, over any channel.
+    pub fn policy_file(&self) -> PathBuf {
+        self.folder.path().join("authority/policy.toml")
+    }
+
+    /// The policy of that file.
+    pub fn policy(&self) -> anyhow::Result<Policy> {
+        Ok(Policy::parse(&std::fs::read_to_string(self.policy_file())?)?)
+    }
+
+    /// The proxy as a gateway.
+    pub fn gateway(&self) -> anyhow::Result<Intermediary> {
+        Ok(Intermediary::Gateway { url: gateway_url(&self.url)?, objects: None })
+    }
+
+    /// A folder that lives as long as this.
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+}
+
 /// Starts a simulated enclave.
 pub fn enclave(authority: &Path, listen: &str, bundles: &[PathBuf]) -> anyhow::Result<Process> {
+    enclave_with(authority, listen, bundles, &[])
+}
+
+/// Starts a simulated enclave with further arguments.
+pub fn enclave_with(authority: &Path, listen: &str, bundles: &[PathBuf], further: &[&str]) -> anyhow::Result<Process> {
     let program = build::executable(ENCLAVE)?;
     let authority = authority.to_string_lossy();
     let bundles: Vec<_> = bundles.iter().map(|bundle| bundle.to_string_lossy()).collect();
-    let mut arguments = vec!["--authority", &authority, "--listen", listen, "--model"];
+    let mut arguments = vec!["--authority", &authority, "--listen", listen];
+    arguments.extend(further);
+    if !bundles.is_empty() {
+        arguments.push("--model");
+    }
     arguments.extend(bundles.iter().map(|bundle| &**bundle));
     Process::start(&program, &arguments)
 }

@@ -3,7 +3,6 @@
 #![allow(clippy::unwrap_used, reason = "what helps a test may fail it")]
 
 use std::{
-    future::pending,
     net::SocketAddr,
     sync::{
         Arc,
@@ -12,15 +11,17 @@ use std::{
     time::Duration,
 };
 
-use cloister_client::{AttestedConnection, Endpoint, Error};
+use cloister_client::{AttestedConnection, Endpoint, Error, Token};
 use cloister_e2e::{
     hostile::{BUNDLE, trusting},
     iris::Iris,
     raw::{RawClient, ask_without_reading},
+    service::{Service, accepting},
+    tasks::Task,
 };
-use cloister_enclave::{AttestError, Attester, Claims, Entropy};
-use cloister_enclave_app::{Listeners, Parts, models::Models, run, settings::Settings};
-use cloister_simulated_enclave::{Authority, Identity, LocalAddress, LocalListener, SimulatedNsm};
+use cloister_enclave::{AttestError, Attester, Claims};
+use cloister_enclave_app::settings::{Budget, Client, Memory, Settings};
+use cloister_simulated_enclave::{Authority, Identity, SimulatedNsm};
 use cloister_wire::{
     error::{ErrorBody, ErrorCode},
     limits::{HANDSHAKE_TIMEOUT, NONCE_BYTES, REQUEST_DEADLINE},
@@ -56,19 +57,10 @@ impl Attester for Moody {
 
 /// The service in this process, with that attester.
 async fn service(authority: &Authority, delay: Duration) -> (SocketAddr, Arc<AtomicBool>) {
-    let folder = tempfile::tempdir().unwrap();
-    let bundle = folder.path().join("iris.cloister");
-    std::fs::write(&bundle, BUNDLE.to_bytes()).unwrap();
     let broken = Arc::new(AtomicBool::new(false));
     let attester = Moody { nsm: authority.enclave(Identity::random()), delay, broken: broken.clone() };
-    let listener = LocalListener::bind(&LocalAddress::Tcp(([127, 0, 0, 1], 0).into())).await.unwrap();
-    let LocalAddress::Tcp(address) = listener.address().unwrap() else { unreachable!("bound to tcp") };
-    let models = Models::from_files(&[bundle]).unwrap();
-    let entropy = Entropy::from_kernel().unwrap();
-    let listeners = Listeners { tls: listener, plain: None, control: None };
-    let parts = Parts { attester, listeners, entropy, models, settings: Settings::default() };
-    tokio::spawn(run(parts, pending()));
-    (address, broken)
+    let service = Service::start(attester, Settings::default(), std::slice::from_ref(&BUNDLE)).await.unwrap();
+    (service.tls, broken)
 }
 
 fn endpoint(address: SocketAddr) -> Endpoint {
@@ -166,4 +158,83 @@ async fn a_peer_that_never_shakes_hands_is_cut_off_and_holds_up_nobody() {
     AttestedConnection::open(&endpoint(address), trusting(&authority)).await.unwrap();
     let mut end = Vec::new();
     assert_eq!(silent.read_to_end(&mut end).await.unwrap_or(0), 0, "nothing was said to it");
+}
+
+/// Requests that would take more memory than there is are refused, and whoever fits is served.
+#[tokio::test(flavor = "multi_thread")]
+async fn bodies_that_find_no_memory_are_refused_and_others_are_served() {
+    let authority = Authority::ephemeral();
+    let memory = Memory { requests_mib: 1, ..Memory::default() };
+    let settings = Settings { memory, ..Settings::default() };
+    let attester = authority.enclave(Identity::random());
+    let service = Service::start(attester, settings, std::slice::from_ref(&BUNDLE)).await.unwrap();
+    // Each says that it sends as much as a request may have, and then nothing.
+    let path = paths::infer("iris", None);
+    let mut slow = Vec::new();
+    let mut refused = 0;
+    for _ in 0..40 {
+        let mut peer = TcpStream::connect(service.plain).await.unwrap();
+        let head = format!("POST {path} HTTP/1.1\r\nhost: x\r\ncontent-length: 70000\r\n\r\n");
+        peer.write_all(head.as_bytes()).await.unwrap();
+        let mut status = [0; 12];
+        match timeout(Duration::from_millis(200), peer.read_exact(&mut status)).await {
+            Ok(Ok(_)) => {
+                assert_eq!(&status, b"HTTP/1.1 503");
+                refused += 1;
+            }
+            _ => slow.push(peer),
+        }
+    }
+    assert!(refused > 10 && !slow.is_empty(), "{refused} were refused");
+    drop(slow);
+    let mut connection = loop {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+        if let Ok(connection) = AttestedConnection::open(&endpoint(service.tls), trusting(&authority)).await {
+            break connection;
+        }
+    };
+    connection.model("iris").await.unwrap().infer(&Iris::load().unwrap().rows[..1]).await.unwrap();
+}
+
+/// Four connections that ask without end for as much as they can, and one that asks for a row now and then.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_greedy_client_is_not_served_before_a_modest_one() {
+    let authority = Authority::ephemeral();
+    let greedy = Token::generate();
+    let client = Client { name: "greedy".into(), token: greedy.digest(), budget: Budget::default() };
+    let (clients, anonymous) = (vec![client], Some(Budget::default()));
+    let settings = Settings { clients, anonymous, ..Settings::default() };
+    let wide = Task::load("wide784").unwrap();
+    let bundle = wide.import(1e-3).unwrap();
+    let attester = authority.enclave(Identity::random());
+    let service = Service::start(attester, settings, std::slice::from_ref(&bundle)).await.unwrap();
+    let policy = accepting(&authority, &bundle);
+    let stop = Arc::new(AtomicBool::new(false));
+    let many = wide.rows[..100].to_vec();
+    let mut flood = JoinSet::new();
+    for _ in 0..6 {
+        let connection = AttestedConnection::open(&endpoint(service.tls), policy.clone()).await.unwrap();
+        let mut connection = connection.with_token(&greedy).unwrap();
+        let (stop, many) = (stop.clone(), many.clone());
+        flood.spawn(async move {
+            let mut model = connection.model("wide784").await.unwrap();
+            let mut answered = 0;
+            while !stop.load(Ordering::Relaxed) {
+                match model.infer(&many).await {
+                    Ok(_) => answered += 1,
+                    Err(Error::Refused { code: ErrorCode::Busy | ErrorCode::Overloaded, .. }) => {}
+                    Err(error) => panic!("{error}"),
+                }
+            }
+            answered
+        });
+    }
+    let mut connection = AttestedConnection::open(&endpoint(service.tls), policy).await.unwrap();
+    let mut model = connection.model("wide784").await.unwrap();
+    for _ in 0..20 {
+        model.infer(&wide.rows[..1]).await.unwrap();
+    }
+    stop.store(true, Ordering::Relaxed);
+    let answered: usize = flood.join_all().await.into_iter().sum();
+    assert!(answered > 0, "the greedy one is served as well");
 }

@@ -2,30 +2,26 @@
 
 #![allow(clippy::unwrap_used, reason = "what helps a test may fail it")]
 
-use std::sync::{
-    Arc, Mutex,
-    atomic::{AtomicUsize, Ordering},
-};
+use std::sync::Arc;
 
-use axum::{
-    Router,
-    body::{Body, Bytes},
-    extract::{Request, State},
-    response::Response,
+use cloister_attestation::{
+    At, Challenge, Channel, ChannelRule, Evidence, Live, Nonce, Presentation, Timestamp, UnverifiedDocument,
+    VerificationError,
 };
-use cloister_attestation::{At, Challenge, Channel, ChannelRule, Evidence, Live, Nonce, Presentation, Timestamp};
-use cloister_attestation::{UnverifiedDocument, VerificationError};
 use cloister_client::{AttestedConnection, Error, Intermediary, Token};
 use cloister_e2e::{
-    hostile::{BUNDLE, Cheat, Hostile, not_verified, permuted_labels, trusting},
+    hostile::{
+        BUNDLE, Cheat, Hostile,
+        balancer::{Balancer, Change, cut_answer, cut_metadata, cut_presentation, empty_answer, unchanged},
+        not_verified, permuted_labels, trusting,
+    },
     iris::{Agreement, Iris},
-    service::{Service, accepting_relays, ask, gateway, version},
+    service::{Service, accepting_relays, any_loadable, ask, gateway, version, version_with_budget},
 };
 use cloister_enclave_app::settings::Settings;
 use cloister_simulated_enclave::{Authority, Identity};
-use cloister_wire::{HEADER_LENGTH, paths};
+use cloister_wire::paths;
 use hyper::Method;
-use tokio::net::TcpListener;
 
 fn relays(authority: &Authority) -> cloister_client::Policy {
     trusting(authority).with_channel(ChannelRule::Optional)
@@ -127,58 +123,10 @@ async fn an_evaluator_behind_a_gateway_gets_away_with_nothing() {
     assert_eq!(error.code(), "nonce_mismatch");
 }
 
-/// A gateway that hands each request to the next of several enclaves, as balancers do, and changes answers if it is told to.
-struct Balancer {
-    enclaves: Vec<Service>,
-    turn: AtomicUsize,
-    /// Whose turn it always is, or nobody's.
-    pinned: Mutex<Option<usize>>,
-    change: fn(&str, Bytes) -> Bytes,
-    asked: Mutex<Vec<(usize, String)>>,
-}
-
-impl Balancer {
-    async fn start(enclaves: &[Service], change: fn(&str, Bytes) -> Bytes) -> (Intermediary, Arc<Self>) {
-        let (enclaves, turn) = (enclaves.to_vec(), AtomicUsize::new(0));
-        let balancer = Arc::new(Self { enclaves, turn, pinned: Mutex::default(), change, asked: Mutex::default() });
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
-        let app = Router::new().fallback(relay).with_state(balancer.clone());
-        tokio::spawn(async move { axum::serve(listener, app).await });
-        (gateway(address).unwrap(), balancer)
-    }
-
-    fn pin(&self, enclave: usize) {
-        *self.pinned.lock().unwrap() = Some(enclave);
-    }
-
-    fn asked(&self) -> Vec<(usize, String)> {
-        self.asked.lock().unwrap().clone()
-    }
-}
-
-async fn relay(State(balancer): State<Arc<Balancer>>, request: Request) -> Response {
-    let pinned = *balancer.pinned.lock().unwrap();
-    let turn = pinned.unwrap_or_else(|| balancer.turn.fetch_add(1, Ordering::Relaxed) % balancer.enclaves.len());
-    let (head, body) = request.into_parts();
-    let path = head.uri.path().to_owned();
-    balancer.asked.lock().unwrap().push((turn, path.clone()));
-    let url = format!("http://{}{path}", balancer.enclaves[turn].plain);
-    let body = axum::body::to_bytes(body, usize::MAX).await.unwrap();
-    let mut forward = reqwest::Client::new().request(head.method, url).body(body);
-    if let Some(media_type) = head.headers.get("content-type") {
-        forward = forward.header("content-type", media_type);
-    }
-    let answer = forward.send().await.unwrap();
-    let mut response = Response::builder().status(answer.status());
-    if let Some(length) = answer.headers().get(HEADER_LENGTH) {
-        response = response.header(HEADER_LENGTH, length);
-    }
-    response.body(Body::from((balancer.change)(&path, answer.bytes().await.unwrap()))).unwrap()
-}
-
-fn unchanged(_: &str, answer: Bytes) -> Bytes {
-    answer
+async fn before(enclaves: &[Service], change: Change) -> (Intermediary, Arc<Balancer>) {
+    let enclaves: Vec<_> = enclaves.iter().map(|enclave| enclave.plain).collect();
+    let balancer = Balancer::start(&enclaves, change).await.unwrap();
+    (balancer.gateway().unwrap(), balancer)
 }
 
 /// Its receipt key says which enclave a request is for: the others refuse it, and no answer of theirs is taken for its own.
@@ -186,7 +134,7 @@ fn unchanged(_: &str, answer: Bytes) -> Bytes {
 async fn behind_a_balancer_each_request_finds_the_enclave_that_was_verified() {
     let authority = Authority::ephemeral();
     let enclaves = [enclave(&authority).await, enclave(&authority).await, enclave(&authority).await];
-    let (gateway, balancer) = Balancer::start(&enclaves, unchanged).await;
+    let (gateway, balancer) = before(&enclaves, unchanged).await;
     let mut connection = AttestedConnection::open_without_channel(&gateway, relays(&authority)).await.unwrap();
     let mut model = connection.model("iris").await.unwrap();
     for _ in 0..3 {
@@ -202,7 +150,7 @@ async fn behind_a_balancer_each_request_finds_the_enclave_that_was_verified() {
 async fn a_redirection_to_another_enclave_is_refused_until_that_one_is_verified() {
     let authority = Authority::ephemeral();
     let enclaves = [enclave(&authority).await, enclave(&authority).await];
-    let (gateway, balancer) = Balancer::start(&enclaves, unchanged).await;
+    let (gateway, balancer) = before(&enclaves, unchanged).await;
     balancer.pin(0);
     let mut connection = AttestedConnection::open_without_channel(&gateway, relays(&authority)).await.unwrap();
     let first = connection.enclave().module_id().to_owned();
@@ -221,7 +169,7 @@ async fn a_redirection_to_another_enclave_is_refused_until_that_one_is_verified(
 
     // One that the policy does not accept is not verified, and gets the refused requests of before.
     let stranger = enclave(&Authority::ephemeral()).await;
-    let (gateway, balancer) = Balancer::start(&[enclaves[0], stranger], unchanged).await;
+    let (gateway, balancer) = before(&[enclaves[0], stranger], unchanged).await;
     balancer.pin(0);
     let mut connection = AttestedConnection::open_without_channel(&gateway, relays(&authority)).await.unwrap();
     let mut model = connection.model("iris").await.unwrap();
@@ -235,13 +183,13 @@ async fn answers_that_are_cut_short_or_of_another_kind_are_no_answers() {
     let authority = Authority::ephemeral();
     let enclaves = [enclave(&authority).await];
     let infer = async |change| {
-        let (gateway, _) = Balancer::start(&enclaves, change).await;
+        let (gateway, _) = before(&enclaves, change).await;
         let mut connection = AttestedConnection::open_without_channel(&gateway, relays(&authority)).await?;
         connection.model("iris").await?.infer(&Iris::load().unwrap().rows[..1]).await.map(drop)
     };
     assert!(infer(unchanged).await.is_ok());
     for (change, code) in [
-        (cut_answer as fn(&str, Bytes) -> Bytes, "bad_answer"),
+        (cut_answer as Change, "bad_answer"),
         (cut_presentation, "presentation_malformed"),
         (cut_metadata, "bad_answer"),
         (empty_answer, "bad_answer"),
@@ -250,30 +198,14 @@ async fn answers_that_are_cut_short_or_of_another_kind_are_no_answers() {
     }
 }
 
-fn cut_answer(path: &str, answer: Bytes) -> Bytes {
-    if path.ends_with("/infer") { answer.slice(..answer.len() - 1) } else { answer }
-}
-
-fn empty_answer(path: &str, answer: Bytes) -> Bytes {
-    if path.ends_with("/infer") { Bytes::new() } else { answer }
-}
-
-fn cut_presentation(path: &str, answer: Bytes) -> Bytes {
-    if path == paths::ATTESTATION { answer.slice(..answer.len() - 1) } else { answer }
-}
-
-fn cut_metadata(path: &str, answer: Bytes) -> Bytes {
-    if path.contains("/versions/") && !path.ends_with("/infer") { answer.slice(..answer.len() / 2) } else { answer }
-}
-
 /// Whoever relays may say so without reason; what is served, the enclave attests.
 #[tokio::test]
 async fn a_model_that_was_replaced_is_told_here_too() {
     let authority = Authority::ephemeral();
     let old = version("1").unwrap();
-    let new = cloister_e2e::service::version_with_budget("1", Some(10_000)).unwrap();
+    let new = version_with_budget("1", Some(10_000)).unwrap();
     let attester = authority.enclave(Identity::random());
-    let settings = cloister_e2e::service::any_loadable();
+    let settings = any_loadable();
     let service = Service::start(attester, settings, std::slice::from_ref(&old)).await.unwrap();
     let policy = accepting_relays(&authority, &old);
     let gateway = service.gateway().unwrap();
