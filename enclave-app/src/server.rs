@@ -83,7 +83,7 @@ impl Peer {
 }
 
 /// Serves `app` until `shutdown`. Every request carries as an extension its connection's [`Channel`]. Connections beyond the limit
-/// wait in the listener's backlog.
+/// wait, one of them accepted and the others in the listener's backlog.
 pub async fn serve<L: Listener>(
     mut listener: L,
     front: Front,
@@ -94,10 +94,6 @@ pub async fn serve<L: Listener>(
     let graceful = GracefulShutdown::new();
     let mut shutdown = pin!(shutdown);
     loop {
-        let slot = tokio::select! {
-            () = &mut shutdown => break,
-            slot = slots.semaphore.clone().acquire_owned() => slot.expect("the semaphore is never closed"),
-        };
         let io = tokio::select! {
             () = &mut shutdown => break,
             accepted = listener.accept() => match accepted {
@@ -108,6 +104,11 @@ pub async fn serve<L: Listener>(
                     continue;
                 }
             },
+        };
+        // Only now: a listener that nobody asks must not hold a place that another one could fill.
+        let slot = tokio::select! {
+            () = &mut shutdown => break,
+            slot = slots.semaphore.clone().acquire_owned() => slot.expect("the semaphore is never closed"),
         };
         let (front, app, watcher) = (front.clone(), app.clone(), graceful.watcher());
         tokio::spawn(async move {

@@ -14,6 +14,7 @@
 //! linear       real pipelines of scikit-learn, and what it says of every row
 //! hostile      evaluators, parents and TLS servers that cheat
 //! clock        a clock that a test turns by hand
+//! sagemaker    the SageMaker runtime, as far as time goes
 //! service      the service in this process, with settings of its own
 //! raw          a client that verifies nothing, for attacks
 //! ```
@@ -30,6 +31,7 @@ pub mod process;
 pub mod python;
 pub mod qemu;
 pub mod raw;
+pub mod sagemaker;
 pub mod service;
 pub mod tasks;
 pub mod world;

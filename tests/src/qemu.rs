@@ -42,7 +42,9 @@ const CID: u32 = 16;
 const CPUS: &str = "2";
 /// The enclave's ports, as enclave-app has them.
 const SERVICE_PORT: u32 = 5000;
+const PLAIN_PORT: u32 = 5001;
 const LOG_PORT: u32 = 5002;
+const CONTROL_PORT: u32 = 5003;
 const HEARTBEAT_PORT: u32 = 9000;
 const HEARTBEAT: u8 = 0xb7;
 
@@ -254,6 +256,16 @@ impl Machine {
         address(&self.socket)
     }
 
+    /// Where the same is in plain HTTP.
+    pub fn plain_address(&self) -> String {
+        format!("hybrid:{}:{PLAIN_PORT}", self.socket.display())
+    }
+
+    /// Where its models are loaded.
+    pub fn control_address(&self) -> String {
+        format!("hybrid:{}:{CONTROL_PORT}", self.socket.display())
+    }
+
     /// The names of the events that it has logged.
     pub fn events(&self) -> Vec<String> {
         self.seen.events()
@@ -323,6 +335,10 @@ impl Seen {
             for line in connections.flat_map(|stream| BufReader::new(stream).lines()).map_while(Result::ok) {
                 let Event { time: _, event, value: _ } =
                     serde_json::from_str(&line).unwrap_or_else(|error| panic!("{line}: {error}"));
+                // These come with time, and not because of anything that happened.
+                if ["connections", "waiting", "request_memory"].contains(&event.as_str()) {
+                    continue;
+                }
                 locked(&events).push(event.clone());
                 let _ = sender.send(event);
             }

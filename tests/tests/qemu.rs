@@ -8,17 +8,21 @@ use std::{
     fs,
     io::{self, Write},
     path::{Path, PathBuf},
+    process::Command,
     time::Duration,
 };
 
-use cloister_attestation::{Timestamp, VerificationError};
-use cloister_client::{AttestedConnection, Endpoint, Error, Policy};
+use cloister_attestation::{ChannelRule, Loadable, PolicyModel, Sha384, Timestamp, VerificationError};
+use cloister_client::{AttestedConnection, Endpoint, Error, Intermediary, Policy, gateway_url};
 use cloister_e2e::{
+    build,
     cli::{cloister, write},
     hostile::{BUNDLE, not_verified},
     image::{BuiltImage, PROGRAM, accepting},
     iris::{self, Agreement, Iris},
+    process::Process,
     qemu::{Ended, Machine, Options, Pieces},
+    service::version,
     world::{endpoint, proxy},
 };
 use cloister_image::{Image, Measurements, Settings, first_ramdisk, ramdisk::Ramdisk};
@@ -288,6 +292,45 @@ async fn an_enclave_that_nobody_listens_to_serves_all_the_same() {
     let policy = bench.policy(image.measurements.0);
     let mut connection = AttestedConnection::open(&endpoint(&proxy).unwrap(), policy).await.unwrap();
     connection.model("iris").await.unwrap().infer(&Iris::load().unwrap().rows).await.unwrap();
+}
+
+/// What the settings in the image allow, and no more, is loaded over a virtual socket, and served where TLS ends before the enclave.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_booted_enclave_serves_behind_a_gateway_and_loads_what_its_image_allows() {
+    let Some(bench) = Bench::new() else { return };
+    let (allowed, other) = (version("2").unwrap(), version("3").unwrap());
+    let digest = Sha384(allowed.digest());
+    let settings = Settings(format!(r#"{{"v":1,"max_connections":16,"loadable":["{digest}"]}}"#));
+    let image = Image::assemble(&bench.kernel(), &PROGRAM, &settings, &[&BUNDLE]);
+    let machine = bench.boot(&image);
+    let front = ["serve", "--http", "tcp:127.0.0.1:0", "--plain-enclave", &machine.plain_address()];
+    let proxy = Process::start(&build::executable("cloister-parent-proxy").unwrap(), &front).unwrap();
+    let url = proxy.place("http").unwrap().replacen("tcp:", "http://", 1);
+    let gateway = Intermediary::Gateway { url: gateway_url(&url).unwrap(), objects: None };
+
+    let load = |bundle: &Bundle| {
+        let file = write(bench.folder.path(), "load.cloister", bundle.to_bytes());
+        let control = machine.control_address();
+        let program = build::executable("cloister-parent-proxy").unwrap();
+        Command::new(program).args(["models", "load", &file, "--control", &control]).output().unwrap()
+    };
+    assert!(load(&allowed).status.success());
+    let refused = load(&other);
+    assert!(!refused.status.success());
+    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(said.contains("do not allow the bundle"), "{said}");
+
+    let mut policy = bench.policy(image.measurements.0).with_channel(ChannelRule::Optional);
+    policy.add_model(PolicyModel { name: "iris".to_owned(), digest }).unwrap();
+    let mut connection = AttestedConnection::open_without_channel(&gateway, policy).await.unwrap();
+    assert_eq!(connection.enclave().manifest().loadable, Loadable::Listed(vec![digest]));
+    let mut model = connection.model("iris").await.unwrap();
+    assert_eq!(model.description().version(), "2");
+    let data = Iris::load().unwrap();
+    let answer = model.infer(&data.rows).await.unwrap();
+    let agreement = Agreement::of(&answer.predictions, &data, model.description().bound());
+    assert_eq!((agreement.violations, agreement.labels_equal), (0, 150), "{agreement:?}");
+    machine.wait_for("loaded", 1).unwrap();
 }
 
 /// A production enclave has no console. What a hypervisor adds to the command line reaches the kernel's first process as

@@ -7,6 +7,7 @@ mod linear;
 mod machine;
 mod plaintext;
 mod service;
+mod serving;
 
 use std::{
     process::ExitCode,
@@ -21,7 +22,7 @@ use serde_json::json;
 #[command(
     name = "cargo measure --",
     version,
-    after_help = "Groups: attestation, image, limits, linear, service. Without any, all of them. Group image builds a second time, for minutes."
+    after_help = "Groups: attestation, image, limits, linear, service, serving. Without any, all of them. Group image builds a second time, for minutes."
 )]
 struct Arguments {
     /// One JSON object a line on stdout: id, value, unit, machine
@@ -33,9 +34,12 @@ struct Arguments {
     /// Serve plain floats: the baseline that encrypted requests are compared with
     #[arg(long, hide = true)]
     plaintext_service: bool,
+    /// Be a client through an intermediary: a policy, a kind and a URL
+    #[arg(long, hide = true, num_args = 3)]
+    relayed_client: Vec<String>,
 }
 
-const GROUPS: [&str; 5] = ["attestation", "image", "limits", "linear", "service"];
+const GROUPS: [&str; 6] = ["attestation", "image", "limits", "linear", "service", "serving"];
 const USAGE: u8 = 2;
 
 /// One figure.
@@ -65,6 +69,9 @@ fn run(arguments: &Arguments) -> anyhow::Result<()> {
     if arguments.plaintext_service {
         return plaintext::serve();
     }
+    if !arguments.relayed_client.is_empty() {
+        return serving::run_client(&arguments.relayed_client);
+    }
     let machine = machine::describe();
     if !arguments.json {
         println!("{}, {} core used, {}, commit {}", machine.cpu, machine.cores_used, machine.rustc, machine.commit);
@@ -79,7 +86,8 @@ fn run(arguments: &Arguments) -> anyhow::Result<()> {
             "image" => image::measure()?,
             "limits" => limits::measure()?,
             "linear" => linear::measure()?,
-            _ => service::measure()?,
+            "service" => service::measure()?,
+            _ => serving::measure()?,
         };
         for Figure { id, value, unit } in figures {
             if arguments.json {
