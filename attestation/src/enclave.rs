@@ -1,7 +1,5 @@
 //! A verified enclave: the end of verification, and what a client asks it for.
 
-use std::collections::BTreeSet;
-
 use crate::{
     Channel, Evidence, FreshDocument, Manifest, ManifestModel, ModelError, Policy, Receipt, ReceiptError,
     ReceiptPublicKey, Sha384, StepReport, Timestamp, policy::Models,
@@ -71,8 +69,9 @@ impl VerifiedEnclave {
         let judge = |model| self.accept(model).map(|()| model);
         let mut newest_first = self.manifest().versions(name).rev().map(judge);
         let newest = newest_first.next().ok_or_else(|| {
-            let served: BTreeSet<_> = self.manifest().models.iter().map(|model| model.name.clone()).collect();
-            ModelError::UnknownModel { name: name.to_owned(), served: served.into_iter().collect() }
+            let mut served: Vec<_> = self.manifest().models.iter().map(|model| model.name.clone()).collect();
+            served.dedup();
+            ModelError::UnknownModel { name: name.to_owned(), served }
         })?;
         newest.or_else(|error| newest_first.find_map(Result::ok).ok_or(error))
     }

@@ -2,6 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use axum::body::{Body, Bytes};
 use cloister_wire::error::ErrorCode;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
@@ -18,6 +19,22 @@ pub(crate) struct Memory {
 #[derive(Debug)]
 pub(crate) struct Reserved {
     _permit: OwnedSemaphorePermit,
+}
+
+impl Reserved {
+    /// An answer that keeps its memory until it is sent.
+    pub(crate) fn until_sent(self, answer: Vec<u8>) -> Body {
+        struct Answer {
+            bytes: Vec<u8>,
+            _reserved: Reserved,
+        }
+        impl AsRef<[u8]> for Answer {
+            fn as_ref(&self) -> &[u8] {
+                &self.bytes
+            }
+        }
+        Bytes::from_owner(Answer { bytes: answer, _reserved: self }).into()
+    }
 }
 
 impl Memory {

@@ -178,11 +178,14 @@ async fn model(
     Extension(channel): Extension<Channel>,
     Path(target): Path<Target>,
     headers: HeaderMap,
-) -> Result<Json<ModelMetadata>, Refusal> {
+) -> Result<Response, Refusal> {
     service.caller(channel, &headers)?;
     let Held { model, .. } = service.find(&target)?;
+    let reserved = service.memory.reserve(2 * model.description.len())?;
     let versions = service.repository.served().versions(&target.model);
-    Ok(Json(ModelMetadata::new(&target.model, versions, PLATFORM, model.description.clone())))
+    let metadata = ModelMetadata::new(&target.model, versions, PLATFORM, model.description.clone());
+    let metadata = serde_json::to_vec(&metadata).expect("texts and numbers are JSON");
+    Ok(([(CONTENT_TYPE, "application/json")], reserved.until_sent(metadata)).into_response())
 }
 
 async fn model_ready(State(service): State<Arc<Service>>, Path(target): Path<Target>) -> Result<Json<Health>, Refusal> {
@@ -203,7 +206,7 @@ async fn infer(
     let framed = header_length_header(request.headers())?;
     // A larger one is a request to no model here.
     let limit = service.repository.served().largest().0;
-    let (body, _reserved) = service.receive(request, limit, held.model.largest.1).await?;
+    let (body, reserved) = service.receive(request, limit, held.model.largest.1).await?;
 
     let framed = if self_framed { Some(header_length(&body)?) } else { framed };
     let request = InferRequest::parse(framed, &body)?;
@@ -249,7 +252,7 @@ async fn infer(
     };
     let Framed { header_length, body } = response.to_framed();
     let media_type = if self_framed { INFER_MEDIA_TYPE } else { BINARY_MEDIA_TYPE };
-    let mut response = ([(CONTENT_TYPE, media_type)], body).into_response();
+    let mut response = ([(CONTENT_TYPE, media_type)], reserved.until_sent(body)).into_response();
     response.headers_mut().insert(HEADER_LENGTH, HeaderValue::from(header_length));
     Ok(response)
 }

@@ -10,7 +10,7 @@ use cloister_attestation::Sha384;
 use cloister_inference::{DecryptError, EvaluateError, Evaluator, Layout, PublicKey, Request, Scratch, Session};
 use cloister_wire::{
     error::ErrorCode,
-    oip::{Framed, InferRequest, InferResponse, MessageError},
+    oip::{Framed, InferRequest, InferResponse, MessageError, header_length},
 };
 
 use crate::{
@@ -40,8 +40,12 @@ const NAMED_KEY: std::ops::Range<usize> = 9..25;
 
 /// A request, on the enclave's side, which is the first on its connection: its public key came with it or not at all.
 pub fn request(bytes: &[u8]) -> Verdict {
-    let (header_length, body) = message(bytes);
-    let request = InferRequest::parse(header_length, body).map_err(framing)?;
+    let (stated, body) = message(bytes);
+    let found = header_length(body);
+    let request = InferRequest::parse(stated, body).map_err(framing)?;
+    // What says itself where its header ends says what HTTP says, but for white space in between.
+    let found = found.expect("what was parsed begins with JSON");
+    assert!(stated.is_none_or(|stated| found <= stated && body[found..stated].iter().all(u8::is_ascii_whitespace)));
     let Framed { header_length, body } = request.to_framed();
     assert_eq!(InferRequest::parse(Some(header_length), &body).ok(), Some(request));
     if cfg!(miri) {

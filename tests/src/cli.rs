@@ -31,7 +31,14 @@ pub struct Outcome {
 
 /// Runs `cloister` with these arguments.
 pub fn cloister(arguments: &[&str]) -> Outcome {
-    let Output { status, stdout, stderr } = Command::new(&*CLOISTER).args(arguments).output().unwrap();
+    cloister_with(arguments, &[])
+}
+
+/// Runs `cloister` with these arguments and environment variables.
+pub fn cloister_with(arguments: &[&str], environment: &[(&str, &str)]) -> Outcome {
+    let mut command = Command::new(&*CLOISTER);
+    command.args(arguments).env_remove("AWS_PROFILE").env_remove("SSL_CERT_FILE").envs(environment.iter().copied());
+    let Output { status, stdout, stderr } = command.output().unwrap();
     let text = |bytes| String::from_utf8(bytes).unwrap();
     Outcome { exit: status.code().unwrap(), stdout: text(stdout), stderr: text(stderr) }
 }

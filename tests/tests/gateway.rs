@@ -2,11 +2,9 @@
 
 #![allow(clippy::unwrap_used, reason = "what helps a test may fail it")]
 
-use std::process::Command;
-
 use cloister_attestation::{ChannelRule, Nonce};
 use cloister_e2e::{
-    cli::{CLOISTER, Outcome, write},
+    cli::{Outcome, cloister_with, write},
     hostile::{
         BUNDLE, Cheat, Hostile,
         balancer::{Balancer, Change, cut_answer, cut_metadata, cut_presentation, unchanged},
@@ -23,9 +21,7 @@ use serde_json::json;
 
 /// `cloister` as somebody runs it whose machine trusts the authority of this nginx.
 fn cloister(nginx: &Nginx, arguments: &[&str]) -> Outcome {
-    let output = Command::new(&*CLOISTER).args(arguments).env("SSL_CERT_FILE", &nginx.authority).output().unwrap();
-    let text = |bytes| String::from_utf8(bytes).unwrap();
-    Outcome { exit: output.status.code().unwrap(), stdout: text(output.stdout), stderr: text(output.stderr) }
+    cloister_with(arguments, &[("SSL_CERT_FILE", &nginx.authority.display().to_string())])
 }
 
 #[test]
@@ -55,8 +51,7 @@ fn inference_and_receipts_work_behind_a_balancer_that_ends_tls() {
     let refused = cloister(&nginx, &["verify", direct, "--policy", &policy, "--json"]);
     assert_ne!(refused.exit, 0, "{}", refused.stdout);
     // Whoever does not trust the authority of nginx does not get so far.
-    let output = Command::new(&*CLOISTER).args([&["verify"], &way[..]].concat()).env_remove("SSL_CERT_FILE").output();
-    assert_eq!(output.unwrap().status.code(), Some(5));
+    assert_eq!(cloister_with(&[&["verify"], &way[..]].concat(), &[]).exit, 5);
 }
 
 /// The code with which a client refuses what answers behind nginx.

@@ -5,7 +5,7 @@
 use std::{fs, process::Command};
 
 use cloister_e2e::{
-    cli::{CLOISTER, Outcome},
+    cli::cloister_with,
     hostile::BUNDLE,
     iris::{self, Iris},
     process::Process,
@@ -82,18 +82,6 @@ fn before_the_enclave_is_up_the_container_is_not_healthy() {
     assert_eq!(serde_json::from_slice::<Value>(&body).unwrap()["code"], "unavailable");
 }
 
-/// `cloister` as a user of AWS runs it, with these variables.
-fn cloister(arguments: &[&str], environment: &[(&str, &str)]) -> Outcome {
-    let output = Command::new(&*CLOISTER)
-        .args(arguments)
-        .env_remove("AWS_PROFILE")
-        .envs(environment.iter().copied())
-        .output()
-        .unwrap();
-    let text = |bytes| String::from_utf8(bytes).unwrap();
-    Outcome { exit: output.status.code().unwrap(), stdout: text(output.stdout), stderr: text(output.stderr) }
-}
-
 const KEY: [(&str, &str); 3] = [
     ("AWS_ACCESS_KEY_ID", "AKIDEXAMPLE"),
     ("AWS_SECRET_ACCESS_KEY", "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY"),
@@ -115,7 +103,7 @@ fn a_data_scientist_infers_through_a_sagemaker_endpoint() {
         [&common[..], &["--in", &input, "--labels", "species", "--evidence", &evidence]].concat()
     };
     let environment = [&KEY[..], &[runtime]].concat();
-    let outcome = cloister(&infer("iris-endpoint"), &environment);
+    let outcome = cloister_with(&infer("iris-endpoint"), &environment);
     assert_eq!(outcome.exit, 0, "{}", outcome.stderr);
     assert!(outcome.stderr.contains("TLS ENDS BEFORE THE ENCLAVE"), "{}", outcome.stderr);
     let object = outcome.json();
@@ -124,22 +112,22 @@ fn a_data_scientist_infers_through_a_sagemaker_endpoint() {
         (&json!(true), &json!("none"), &json!(true))
     );
     assert_eq!(object["predictions"].as_array().unwrap().len(), 150);
-    let checked = cloister(&["verify-receipt", &evidence, "--policy", &policy], &[]);
+    let checked = cloister_with(&["verify-receipt", &evidence, "--policy", &policy], &[]);
     assert_eq!(checked.exit, 0, "{}", checked.stderr);
 
-    let verified = cloister(&["verify", "--sagemaker", "iris-endpoint", "--policy", &policy], &environment);
+    let verified = cloister_with(&["verify", "--sagemaker", "iris-endpoint", "--policy", &policy], &environment);
     assert_eq!(verified.exit, 0, "{}", verified.stderr);
 
     let wrong = [&environment[..], &[("AWS_SECRET_ACCESS_KEY", "another")]].concat();
-    let refused = cloister(&infer("iris-endpoint"), &wrong);
+    let refused = cloister_with(&infer("iris-endpoint"), &wrong);
     assert_eq!((refused.exit, &refused.json()["error"]["code"]), (4, &json!("intermediary")), "{}", refused.stderr);
     assert!(refused.stdout.contains("signature does not match") && !refused.stdout.contains("another"));
-    let refused = cloister(&infer("no-endpoint"), &environment);
+    let refused = cloister_with(&infer("no-endpoint"), &environment);
     assert_eq!((refused.exit, &refused.json()["error"]["code"]), (4, &json!("intermediary")));
     // What the container refuses comes through SageMaker's own error.
     let other =
         ["infer", "--sagemaker", "iris-endpoint", "--policy", &policy, "--model", "wine", "--in", &input, "--json"];
-    assert_eq!(cloister(&other, &environment).json()["error"]["code"], "unknown_model");
+    assert_eq!(cloister_with(&other, &environment).json()["error"]["code"], "unknown_model");
 }
 
 #[test]
@@ -160,7 +148,7 @@ fn messages_lie_in_s3_where_that_is_allowed() {
     let (policy, input) = (world.policy_file().display().to_string(), iris::file("iris.csv").display().to_string());
     let infer = |place: &'static str| {
         let common = ["infer", "--gateway", &world.url, "--objects", place, "--policy", &policy, "--model", "iris"];
-        cloister(&[&common[..], &["--in", &input, "--json"]].concat(), &environment)
+        cloister_with(&[&common[..], &["--in", &input, "--json"]].concat(), &environment)
     };
     let outcome = infer("s3://payloads/cloister/run-1");
     assert_eq!(outcome.exit, 0, "{}", outcome.stderr);
@@ -209,7 +197,7 @@ fn an_operator_loads_and_unloads_models_and_sees_it_in_the_metrics() {
     assert!(said.contains("no such model"), "{said}");
     assert_eq!(models(&["load", "/nowhere.cloister"]).0, Some(1));
     let policy = world.policy_file().display().to_string();
-    let verified = cloister(&["verify", "--gateway", &world.url, "--policy", &policy], &[]);
+    let verified = cloister_with(&["verify", "--gateway", &world.url, "--policy", &policy], &[]);
     assert!(verified.stdout.contains("models that its parent may load: any"), "{}", verified.stdout);
     assert!(verified.stdout.contains("NOT ACCEPTED: the policy has another digest"), "{}", verified.stdout);
 
