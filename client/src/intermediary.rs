@@ -2,6 +2,7 @@
 
 use std::str::FromStr;
 
+use object_store::path::Path;
 use reqwest::Url;
 
 /// Somebody who ends TLS, and sees sizes and times. Confidentiality rests on encryption then, and honesty on receipts.
@@ -65,10 +66,13 @@ impl FromStr for ObjectLocation {
         let rest = text.strip_prefix("s3://").ok_or_else(wrong)?;
         let (bucket, prefix) = rest.split_once('/').unwrap_or((rest, ""));
         let plain = bucket.bytes().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, b'-' | b'.'));
-        if bucket.len() < 3 || !plain {
+        let prefix = prefix.trim_end_matches('/');
+        // What the store would write in another way would be another key than the one that is told.
+        let same = Path::parse(prefix).is_ok_and(|path| path.as_ref() == prefix);
+        if bucket.len() < 3 || !plain || !same {
             return Err(wrong());
         }
-        Ok(Self { bucket: bucket.to_owned(), prefix: prefix.trim_end_matches('/').to_owned() })
+        Ok(Self { bucket: bucket.to_owned(), prefix: prefix.to_owned() })
     }
 }
 
@@ -128,7 +132,15 @@ mod tests {
         let place: ObjectLocation = "s3://my-bucket/a/b/".parse().unwrap();
         assert_eq!((place.bucket.as_str(), place.prefix.as_str()), ("my-bucket", "a/b"));
         assert_eq!("s3://my-bucket".parse::<ObjectLocation>().unwrap().prefix, "");
-        for bad in ["", "my-bucket", "s3://", "s3://My_Bucket", "https://my-bucket/a"] {
+        for bad in [
+            "",
+            "my-bucket",
+            "s3://",
+            "s3://My_Bucket",
+            "https://my-bucket/a",
+            "s3://my-bucket/a//b",
+            "s3://my-bucket/../a",
+        ] {
             assert!(bad.parse::<ObjectLocation>().is_err(), "{bad}");
         }
     }

@@ -11,8 +11,9 @@ use zeroize::Zeroizing;
 /// A bearer token (RFC 6750 §2.1). It is sent to an enclave that was verified, over TLS that ends in it, and nowhere else.
 pub struct Token(Zeroizing<String>);
 
-/// More than any token has.
-const MAX_LEN: usize = 512;
+/// As many characters as 24 random bytes have, and more than any token has. The settings of an enclave are no secret: a digest that
+/// stands in them must not be of anything that can be guessed.
+const LENGTHS: std::ops::RangeInclusive<usize> = 32..=512;
 
 impl Token {
     /// A new one: 32 random bytes in base64.
@@ -26,7 +27,7 @@ impl Token {
     pub fn parse(text: &str) -> Result<Self, TokenError> {
         let token = text.trim();
         let plain = |c: u8| c.is_ascii_alphanumeric() || matches!(c, b'-' | b'.' | b'_' | b'~' | b'+' | b'/' | b'=');
-        match (1..=MAX_LEN).contains(&token.len()) && token.bytes().all(plain) {
+        match LENGTHS.contains(&token.len()) && token.bytes().all(plain) {
             true => Ok(Self(token.to_owned().into())),
             false => Err(TokenError),
         }
@@ -58,7 +59,7 @@ impl fmt::Debug for Token {
 
 /// Not a token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("there is no token: 1 to {MAX_LEN} of A-Z a-z 0-9 - . _ ~ + / =")]
+#[error("there is no token: {} to {} of A-Z a-z 0-9 - . _ ~ + / =", LENGTHS.start(), LENGTHS.end())]
 pub struct TokenError;
 
 #[cfg(test)]
@@ -77,7 +78,7 @@ mod tests {
 
     #[test]
     fn what_is_no_token_is_refused() {
-        for text in ["", " ", "two words", "größe", &"x".repeat(513)] {
+        for text in ["", " ", "short", &"two words ".repeat(4), &"größe".repeat(8), &"x".repeat(513)] {
             assert_eq!(Token::parse(text).unwrap_err(), TokenError);
         }
     }

@@ -14,7 +14,10 @@ use std::{
 use aws_lc_rs::constant_time::verify_slices_are_equal;
 use cloister_attestation::Sha384;
 
-use crate::settings::{Budget, Client};
+use crate::{
+    memory::Memory,
+    settings::{Budget, Client},
+};
 
 /// Everybody who may ask.
 #[derive(Debug)]
@@ -33,10 +36,19 @@ pub(crate) struct Caller<'a> {
 }
 
 impl Clients {
-    pub(crate) fn new(clients: &[Client], anonymous: Option<Budget>) -> Self {
+    /// With `memory_mib` for the requests of all of them.
+    pub(crate) fn new(clients: &[Client], anonymous: Option<Budget>, memory_mib: u32) -> Self {
         let anonymous = anonymous.or(clients.is_empty().then(Budget::default));
-        let account = |client: &Client| (client.token, Account::new(client.budget));
-        Self { known: clients.iter().map(account).collect(), anonymous: anonymous.map(Account::new) }
+        // One alone may have all of it; of several none may keep the others out.
+        let share = if clients.is_empty() { memory_mib } else { memory_mib.div_ceil(2) };
+        let account = |client: &Client| (client.token, Account::new(client.budget, share));
+        let known = clients.iter().map(account).collect();
+        Self { known, anonymous: anonymous.map(|budget| Account::new(budget, share)) }
+    }
+
+    /// Whether anybody is told from others by a token.
+    pub(crate) fn are_known(&self) -> bool {
+        !self.known.is_empty()
     }
 
     /// Whose token this is. It takes as long for one token as for any other: all digests are compared, each in constant time.
@@ -60,23 +72,27 @@ impl Clients {
 /// What is left of a budget.
 #[derive(Debug)]
 pub(crate) struct Account {
+    /// What its requests may take at a time.
+    pub(crate) memory: Memory,
     rates: Mutex<[Option<Bucket>; 3]>,
     logits: Option<AtomicU64>,
 }
 
-/// What a request takes of a budget.
-#[derive(Clone, Copy, Debug, PartialEq)]
+/// What a request, or a part of what it does, takes of a budget.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(crate) struct Charge {
+    pub(crate) requests: u32,
     pub(crate) bytes: usize,
     pub(crate) compute: Duration,
 }
 
 impl Account {
-    fn new(budget: Budget) -> Self {
+    fn new(budget: Budget, memory_mib: u32) -> Self {
         let Budget { requests_per_minute, bytes_per_minute, compute_ms_per_minute, logits } = budget;
         let limits = [requests_per_minute.map(u64::from), bytes_per_minute, compute_ms_per_minute];
         let now = Instant::now();
         Self {
+            memory: Memory::new(memory_mib),
             rates: Mutex::new(limits.map(|limit| Some(Bucket::new(limit?, now)))),
             logits: logits.map(AtomicU64::new),
         }
@@ -84,7 +100,7 @@ impl Account {
 
     /// Takes what a request needs of every rate, or nothing at all and says when to come again.
     pub(crate) fn spend(&self, charge: Charge, now: Instant) -> Result<(), Duration> {
-        let needs = [1.0, charge.bytes as f64, charge.compute.as_secs_f64() * 1e3];
+        let needs = charge.needs();
         let mut rates = self.rates.lock().unwrap_or_else(PoisonError::into_inner);
         let mut buckets: Vec<_> =
             rates.iter_mut().zip(needs).filter_map(|(bucket, need)| Some((bucket.as_mut()?, need))).collect();
@@ -94,6 +110,16 @@ impl Account {
         }
         buckets.iter_mut().for_each(|(bucket, need)| bucket.level -= *need);
         Ok(())
+    }
+
+    /// Gives back what was not used after all.
+    pub(crate) fn refund(&self, charge: Charge) {
+        let mut rates = self.rates.lock().unwrap_or_else(PoisonError::into_inner);
+        for (bucket, need) in rates.iter_mut().zip(charge.needs()) {
+            if let Some(bucket) = bucket {
+                bucket.level = bucket.capacity.min(bucket.level + need);
+            }
+        }
     }
 
     /// Takes so many logits; `false` if there are not as many left.
@@ -106,6 +132,13 @@ impl Account {
         if let Some(left) = &self.logits {
             left.fetch_add(logits, Ordering::Relaxed);
         }
+    }
+}
+
+impl Charge {
+    /// In the order of the rates.
+    fn needs(self) -> [f64; 3] {
+        [f64::from(self.requests), self.bytes as f64, self.compute.as_secs_f64() * 1e3]
     }
 }
 
@@ -135,7 +168,7 @@ impl Bucket {
         self.level = self.capacity.min(self.level + minutes * self.capacity);
         self.filled = now;
         let missing = need.min(self.capacity) - self.level;
-        if missing <= 0.0 && self.capacity > 0.0 {
+        if need <= 0.0 || missing <= 0.0 && self.capacity > 0.0 {
             return Duration::ZERO;
         }
         // A budget of nothing is never there, and a minute is as good an answer as any.
@@ -153,7 +186,7 @@ mod tests {
             token: Sha384::of(format!("token of {name}").as_bytes()),
             budget: Budget::default(),
         };
-        Clients::new(&[client("a"), client("b")], anonymous)
+        Clients::new(&[client("a"), client("b")], anonymous, 1)
     }
 
     #[test]
@@ -171,20 +204,24 @@ mod tests {
     fn others_may_ask_if_nobody_is_listed_or_the_settings_say_so() {
         assert!(clients(None).anonymous().is_none());
         assert!(clients(Some(Budget::default())).anonymous().is_some());
-        assert!(Clients::new(&[], None).anonymous().is_some());
+        assert!(Clients::new(&[], None, 1).anonymous().is_some());
+    }
+
+    fn account(budget: Budget) -> Account {
+        Account::new(budget, 1)
     }
 
     fn spent(account: &Account, charges: usize, bytes: usize, now: Instant) -> Vec<bool> {
-        let charge = Charge { bytes, compute: Duration::from_millis(1) };
+        let charge = Charge { requests: 1, bytes, compute: Duration::from_millis(1) };
         (0..charges).map(|_| account.spend(charge, now).is_ok()).collect()
     }
 
     #[test]
     fn a_rate_is_kept_and_comes_back() {
-        let account = Account::new(Budget { requests_per_minute: Some(2), ..Budget::default() });
+        let account = account(Budget { requests_per_minute: Some(2), ..Budget::default() });
         let now = Instant::now();
         assert_eq!(spent(&account, 3, 1, now), [true, true, false]);
-        let wait = account.spend(Charge { bytes: 1, compute: Duration::ZERO }, now).unwrap_err();
+        let wait = account.spend(Charge { requests: 1, ..Charge::default() }, now).unwrap_err();
         assert!((29..=31).contains(&wait.as_secs()), "{wait:?}");
         assert_eq!(spent(&account, 2, 1, now + MINUTE / 2), [true, false]);
         assert_eq!(
@@ -196,7 +233,7 @@ mod tests {
 
     #[test]
     fn what_is_refused_by_one_rate_takes_nothing_of_the_others() {
-        let account = Account::new(Budget {
+        let account = account(Budget {
             requests_per_minute: Some(2),
             bytes_per_minute: Some(1000),
             compute_ms_per_minute: Some(60_000),
@@ -205,21 +242,30 @@ mod tests {
         let now = Instant::now();
         assert_eq!(spent(&account, 2, 900, now), [true, false]);
         assert_eq!(spent(&account, 2, 50, now), [true, false]);
-        let slow = Charge { bytes: 0, compute: 2 * MINUTE };
+        let slow = Charge { compute: 2 * MINUTE, ..Charge::default() };
         assert!(account.spend(slow, now + MINUTE).is_ok(), "more than a minute's worth goes once all is there");
         assert!(account.spend(slow, now + 2 * MINUTE).is_err(), "and is paid off after that");
     }
 
     #[test]
+    fn what_was_not_used_is_given_back_and_no_more() {
+        let account = account(Budget { requests_per_minute: Some(1), ..Budget::default() });
+        let (now, one) = (Instant::now(), Charge { requests: 1, ..Charge::default() });
+        assert!(account.spend(one, now).is_ok());
+        (0..3).for_each(|_| account.refund(one));
+        assert!(account.spend(one, now).is_ok() && account.spend(one, now).is_err());
+    }
+
+    #[test]
     fn a_budget_of_nothing_lets_nothing_through() {
-        let account = Account::new(Budget { requests_per_minute: Some(0), logits: Some(0), ..Budget::default() });
+        let account = account(Budget { requests_per_minute: Some(0), logits: Some(0), ..Budget::default() });
         assert_eq!(spent(&account, 1, 1, Instant::now()), [false]);
         assert!(!account.spend_logits(1));
     }
 
     #[test]
     fn logits_are_counted_to_the_last() {
-        let account = Account::new(Budget { logits: Some(5), ..Budget::default() });
+        let account = account(Budget { logits: Some(5), ..Budget::default() });
         assert!(account.spend_logits(3) && !account.spend_logits(3) && account.spend_logits(2));
         account.refund_logits(2);
         assert!(account.spend_logits(2));

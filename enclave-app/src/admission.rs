@@ -16,6 +16,8 @@ use tokio::sync::oneshot;
 pub(crate) enum Client {
     /// A known one, over all its connections.
     Known(u64),
+    /// Everybody who is not known, where others are.
+    Others,
     /// Whoever is at the other end of a connection.
     Connection(u64),
 }

@@ -1,10 +1,12 @@
 //! The model repository, for the parent: what is served, more of it, less of it.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use axum::{
     Json, Router,
-    extract::{Path, Request, State},
+    extract::{Request, State},
+    middleware::{self, Next},
+    response::{IntoResponse, Response},
     routing::post,
 };
 use cloister_inference::Bundle;
@@ -13,6 +15,7 @@ use cloister_wire::{
     oip::RepositoryModel,
     paths::{self, REPOSITORY_INDEX, REPOSITORY_LOAD},
 };
+use tokio::time::timeout;
 
 use crate::{
     models::Model,
@@ -28,7 +31,16 @@ pub(crate) fn router(repository: Arc<Repository>) -> Router {
         .route(REPOSITORY_LOAD, post(load))
         .route(&paths::repository_unload("{model}", None), post(unload))
         .route(&paths::repository_unload("{model}", Some("{version}")), post(unload));
-    with_fallbacks(router).with_state(repository)
+    with_fallbacks(router).layer(middleware::from_fn(deadline)).with_state(repository)
+}
+
+/// For a bundle to arrive and be made ready.
+const DEADLINE: Duration = Duration::from_secs(60);
+
+/// A parent that stops to send takes no place for longer.
+async fn deadline(request: Request, next: Next) -> Response {
+    let late = || Refusal::new(ErrorCode::Deadline, "the request was not complete in time").into_response();
+    timeout(DEADLINE, next.run(request)).await.unwrap_or_else(|_| late())
 }
 
 async fn index(State(repository): State<Arc<Repository>>) -> Json<Vec<RepositoryModel>> {
@@ -42,7 +54,7 @@ async fn load(State(repository): State<Arc<Repository>>, request: Request) -> Re
     Ok(Json(listed(&*repository.load(bytes.into()).await?)))
 }
 
-async fn unload(State(repository): State<Arc<Repository>>, Path(target): Path<Target>) -> Result<(), Refusal> {
+async fn unload(State(repository): State<Arc<Repository>>, target: Target) -> Result<(), Refusal> {
     Ok(repository.unload(&target.model, target.version.as_deref()).await?)
 }
 

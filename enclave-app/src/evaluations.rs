@@ -39,28 +39,43 @@ pub(crate) struct Work {
 /// All of them.
 #[derive(Debug)]
 pub(crate) struct Evaluations {
-    short: Admission,
+    short: Lane,
     /// One at a time, on all processors, so that their buffers are there once.
-    long: Admission,
+    long: Lane,
     scratch: Arc<Mutex<Scratch>>,
+}
+
+/// Evaluations of one kind.
+#[derive(Debug)]
+struct Lane {
+    admission: Admission,
     pace: Pace,
+}
+
+impl Lane {
+    fn new(places: usize) -> Self {
+        Self { admission: Admission::new(places, PATIENCE), pace: Pace::default() }
+    }
 }
 
 impl Evaluations {
     pub(crate) fn new() -> Self {
         let processors = thread::available_parallelism().map_or(1, NonZero::get);
         Self {
-            short: Admission::new(processors, PATIENCE),
-            long: Admission::new(1, PATIENCE),
+            short: Lane::new(processors),
+            long: Lane::new(1),
             scratch: Arc::new(Mutex::new(Scratch::with_threads(processors))),
-            pace: Pace::default(),
         }
     }
 
     /// Waits for a place for an evaluation of this estimated cost.
     pub(crate) async fn admit(&self, client: Client, cost: Duration) -> Result<Place, Refusal> {
-        let lane = if cost < LONG { &self.short } else { &self.long };
-        Ok(lane.admit(client, self.pace.apply(cost)).await?)
+        let Lane { admission, pace } = self.lane(cost);
+        Ok(admission.admit(client, pace.apply(cost)).await?)
+    }
+
+    fn lane(&self, cost: Duration) -> &Lane {
+        if cost < LONG { &self.short } else { &self.long }
     }
 
     /// Evaluates; a long one ends early if nobody waits for it any more.
@@ -71,7 +86,7 @@ impl Evaluations {
             false => self.evaluate_long(work, place).await?,
         }?;
         let took = started.elapsed();
-        self.pace.note(cost, took);
+        self.lane(cost).pace.note(cost, took);
         log::event(Event::Inferred, took.as_micros() as u64);
         Ok(reply)
     }
@@ -91,7 +106,7 @@ impl Evaluations {
 
     /// How many wait.
     pub(crate) fn waiting(&self) -> usize {
-        self.short.waiting() + self.long.waiting()
+        self.short.admission.waiting() + self.long.admission.waiting()
     }
 }
 

@@ -7,6 +7,7 @@
 //! control      loading and unloading them, for the parent
 //! notary       everything that is signed: attestation documents, one at a time, and receipts
 //! service      HTTP: Open Inference Protocol paths and /v1/attestation
+//! infer        what an inference request goes through
 //! refusal      what a peer is told when it is refused
 //! access       who asks, and what is left of its budget
 //! admission    who works next
@@ -14,6 +15,7 @@
 //! memory       what requests under way take of it
 //! keys         the public keys of a connection's client
 //! server       connections: TLS, limits, deadlines, graceful shutdown
+//! write_deadline  peers that do not take what they asked for
 //! log          what happened, as a fixed list of events and numbers
 //! ```
 //!
@@ -24,6 +26,7 @@ mod access;
 mod admission;
 mod control;
 mod evaluations;
+mod infer;
 mod keys;
 pub mod log;
 mod memory;
@@ -34,6 +37,7 @@ mod repository;
 pub mod server;
 mod service;
 pub mod settings;
+mod write_deadline;
 
 use std::{future::Future, io, sync::Arc, time::Duration};
 
@@ -104,7 +108,7 @@ where
     let service = Arc::new(Service {
         repository: repository.clone(),
         notary,
-        clients: Clients::new(&settings.clients, settings.anonymous),
+        clients: Clients::new(&settings.clients, settings.anonymous, settings.memory.requests_mib),
         evaluations: Evaluations::new(),
         memory: Memory::new(settings.memory.requests_mib),
     });

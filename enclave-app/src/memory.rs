@@ -19,9 +19,16 @@ pub(crate) struct Memory {
 #[derive(Debug)]
 pub(crate) struct Reserved {
     _permit: OwnedSemaphorePermit,
+    /// Of another memory, for the same.
+    _also: Option<Box<Reserved>>,
 }
 
 impl Reserved {
+    /// This and that, until both are dropped.
+    pub(crate) fn and(self, also: Self) -> Self {
+        Self { _also: Some(Box::new(also)), ..self }
+    }
+
     /// An answer that keeps its memory until it is sent.
     pub(crate) fn until_sent(self, answer: Vec<u8>) -> Body {
         struct Answer {
@@ -47,7 +54,7 @@ impl Memory {
     pub(crate) fn reserve(&self, bytes: usize) -> Result<Reserved, Refusal> {
         let kib = u32::try_from(bytes.div_ceil(1024)).unwrap_or(u32::MAX).min(self.total);
         match self.free.clone().try_acquire_many_owned(kib) {
-            Ok(permit) => Ok(Reserved { _permit: permit }),
+            Ok(permit) => Ok(Reserved { _permit: permit, _also: None }),
             Err(_) => Err(Refusal::new(ErrorCode::Overloaded, "requests under way take all the memory that they may")
                 .until(Duration::from_secs(1))),
         }

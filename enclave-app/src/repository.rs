@@ -28,11 +28,11 @@ const MAX_LEDGER: usize = 10_000;
 pub(crate) struct Repository {
     served: RwLock<Arc<Served>>,
     loadable: Loadable,
-    /// Bytes that weights may take.
+    /// Bytes that weights may take when one is loaded. A model of the image counts, and is not refused.
     memory: usize,
     /// What is left of the budgets of bundles, those that are served no longer too: nobody gets a new one by loading anew.
     ledger: Mutex<BTreeMap<Sha384, Arc<AtomicU64>>>,
-    changing: tokio::sync::Mutex<()>,
+    changing: Arc<tokio::sync::Mutex<()>>,
 }
 
 /// What is served at one time.
@@ -83,7 +83,7 @@ impl Repository {
             loadable,
             memory,
             ledger: Mutex::default(),
-            changing: tokio::sync::Mutex::default(),
+            changing: Arc::default(),
         };
         let Models(models) = models;
         repository.serve(models.into_iter().map(|model| repository.with_budget(model)).collect());
@@ -102,7 +102,7 @@ impl Repository {
 
     /// Serves a bundle from now on, in place of one of the same name and version. Requests under way end with what they have.
     pub(crate) async fn load(self: &Arc<Self>, bytes: Vec<u8>) -> Result<Arc<Model>, ErrorBody> {
-        let _one_at_a_time = self.changing.lock().await;
+        let one_at_a_time = self.changing.clone().lock_owned().await;
         let digest = Sha384::of(&bytes);
         if !self.loadable.allows(digest) {
             return Err(refused(
@@ -114,15 +114,20 @@ impl Repository {
             return Ok(model.clone());
         }
         let repository = self.clone();
-        let prepared = tokio::task::spawn_blocking(move || repository.prepare(&bytes));
-        let model =
-            prepared.await.unwrap_or_else(|_| Err(refused(ErrorCode::Internal, "the model was not prepared")))?;
+        // It goes on when nobody waits for it any more: what it takes of memory and time is taken once.
+        let loading = tokio::task::spawn_blocking(move || {
+            let _one_at_a_time = one_at_a_time;
+            repository.prepare(&bytes).inspect(|model| repository.add(model.clone()))
+        });
+        loading.await.unwrap_or_else(|_| Err(refused(ErrorCode::Internal, "the model was not prepared")))
+    }
+
+    fn add(&self, model: Arc<Model>) {
         let mut models = self.served().models.clone();
         models.retain(|(other, _)| !other.is(&model.entry.name, Some(&model.entry.version)));
-        models.push(self.with_budget(model.clone()));
+        models.push(self.with_budget(model));
         log::event(Event::Loaded, models.len() as u64);
         self.serve(models);
-        Ok(model)
     }
 
     /// Serves a model, or one of its versions, no longer.
@@ -150,7 +155,10 @@ impl Repository {
         let others = served.models.iter().filter(|(model, _)| !model.is(bundle.name(), Some(bundle.version())));
         let (count, taken) = others.fold((0, 0), |(count, taken), (model, _)| (count + 1, taken + model.memory));
         let needed = Evaluator::memory(bundle.description());
-        if taken + needed > self.memory || count >= MAX_MODELS || self.ledger().len() >= MAX_LEDGER {
+        let new_budget =
+            bundle.description().budget().is_some() && !self.ledger().contains_key(&Sha384(bundle.digest()));
+        let no_ledger = new_budget && self.ledger().len() >= MAX_LEDGER;
+        if taken + needed > self.memory || count >= MAX_MODELS || no_ledger {
             return Err(refused(
                 ErrorCode::InsufficientMemory,
                 format!(

@@ -32,8 +32,11 @@ use tokio_io_timeout::TimeoutStream;
 use crate::{
     keys::PublicKeys,
     log::{self, Event},
+    write_deadline::WriteDeadline,
 };
 
+/// For a peer to take an answer: 6 MB, at a megabit a second.
+const ANSWER_DEADLINE: Duration = Duration::from_secs(60);
 /// After a failed accept, so that a shortage of file descriptors does not spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// For requests in flight when shutdown is asked for.
@@ -126,10 +129,10 @@ async fn accept<Io>(io: Io, front: Front, app: Router, watcher: Watcher)
 where
     Io: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
-    // A peer that asks and never reads would hold its slot for ever.
+    // A peer that asks and never reads, or reads a byte now and then, would hold its slot and its answer for ever.
     let mut io = TimeoutStream::new(io);
     io.set_write_timeout(Some(limits::REQUEST_DEADLINE));
-    let io = Box::pin(io);
+    let io = WriteDeadline::new(Box::pin(io), ANSWER_DEADLINE);
     match front {
         Front::Plain => connection(io, Channel::None, app, watcher).await,
         Front::Tls(identity) => match timeout(limits::HANDSHAKE_TIMEOUT, identity.accept(io)).await {

@@ -65,7 +65,7 @@ pub struct Budget {
 pub struct Memory {
     /// For the bodies of requests under way, and their answers.
     pub requests_mib: u32,
-    /// For the weights of models, those of the image included.
+    /// For the weights of models, those of the image included; what would take more is not loaded.
     pub models_mib: u32,
 }
 
@@ -118,6 +118,9 @@ impl Settings {
     fn check(&self) -> Result<(), Reason> {
         if !(1..=MAX_CONNECTIONS).contains(&self.max_connections) {
             return Err(Reason::Connections(self.max_connections));
+        }
+        if self.memory.requests_mib == 0 {
+            return Err(Reason::NoMemory);
         }
         if self.clients.len() > MAX_ENTRIES {
             return Err(Reason::Entries { what: "clients" });
@@ -173,6 +176,8 @@ enum Reason {
     Version(u8),
     #[error("max_connections is {0}: accepted are 1 to {MAX_CONNECTIONS}")]
     Connections(u16),
+    #[error("memory.requests_mib is 0: no request could be taken")]
+    NoMemory,
     #[error("{what} has more than {MAX_ENTRIES} entries")]
     Entries { what: &'static str },
     #[error("client {0:?} has the name or the token of another one")]
@@ -238,6 +243,7 @@ mod tests {
         let budget = with(&format!(r#""clients":[{limited}]"#)).unwrap().clients[0].budget;
         assert_eq!((budget.requests_per_minute, budget.logits, budget.bytes_per_minute), (Some(60), Some(9), None));
         assert!(with(r#""clients":[{"name":"a","token":"secret"}]"#).unwrap_err().contains("sha384:"));
+        assert!(with(r#""memory":{"requests_mib":0}"#).unwrap_err().contains("no request could be taken"));
         assert!(with(r#""anonymous":{"requests_per_hour":1}"#).unwrap_err().contains("unknown field"));
     }
 }

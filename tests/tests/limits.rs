@@ -160,40 +160,58 @@ async fn a_peer_that_never_shakes_hands_is_cut_off_and_holds_up_nobody() {
     assert_eq!(silent.read_to_end(&mut end).await.unwrap_or(0), 0, "nothing was said to it");
 }
 
-/// Requests that would take more memory than there is are refused, and whoever fits is served.
-#[tokio::test(flavor = "multi_thread")]
-async fn bodies_that_find_no_memory_are_refused_and_others_are_served() {
-    let authority = Authority::ephemeral();
-    let memory = Memory { requests_mib: 1, ..Memory::default() };
-    let settings = Settings { memory, ..Settings::default() };
-    let attester = authority.enclave(Identity::random());
-    let service = Service::start(attester, settings, std::slice::from_ref(&BUNDLE)).await.unwrap();
-    // Each says that it sends as much as a request may have, and then nothing.
+/// Peers on the plain port that say that they send as much as a request may have, and then send nothing.
+async fn hold_memory(service: &Service, peers: usize) -> Vec<TcpStream> {
     let path = paths::infer("iris", None);
-    let mut slow = Vec::new();
-    let mut refused = 0;
-    for _ in 0..40 {
+    let mut held = Vec::new();
+    for _ in 0..peers {
         let mut peer = TcpStream::connect(service.plain).await.unwrap();
         let head = format!("POST {path} HTTP/1.1\r\nhost: x\r\ncontent-length: 70000\r\n\r\n");
         peer.write_all(head.as_bytes()).await.unwrap();
-        let mut status = [0; 12];
-        match timeout(Duration::from_millis(200), peer.read_exact(&mut status)).await {
-            Ok(Ok(_)) => {
-                assert_eq!(&status, b"HTTP/1.1 503");
-                refused += 1;
-            }
-            _ => slow.push(peer),
-        }
+        held.push(peer);
     }
-    assert!(refused > 10 && !slow.is_empty(), "{refused} were refused");
-    drop(slow);
-    let mut connection = loop {
-        tokio::time::sleep(Duration::from_millis(10)).await;
-        if let Ok(connection) = AttestedConnection::open(&endpoint(service.tls), trusting(&authority)).await {
-            break connection;
-        }
-    };
-    connection.model("iris").await.unwrap().infer(&Iris::load().unwrap().rows[..1]).await.unwrap();
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    held
+}
+
+fn little_memory() -> Settings {
+    Settings { memory: Memory { requests_mib: 1, ..Memory::default() }, ..Settings::default() }
+}
+
+/// A request that finds no memory is refused, and its connection is of use for the next try.
+#[tokio::test(flavor = "multi_thread")]
+async fn bodies_that_find_no_memory_are_refused_and_may_come_again() {
+    let authority = Authority::ephemeral();
+    let attester = authority.enclave(Identity::random());
+    let service = Service::start(attester, little_memory(), std::slice::from_ref(&BUNDLE)).await.unwrap();
+    let mut connection = AttestedConnection::open(&endpoint(service.tls), trusting(&authority)).await.unwrap();
+    let mut model = connection.model("iris").await.unwrap();
+    let rows = &Iris::load().unwrap().rows[..1];
+    let held = hold_memory(&service, 40).await;
+    let error = model.infer(rows).await.unwrap_err();
+    assert!(matches!(error, Error::Refused { code: ErrorCode::Overloaded, retry_after: Some(_), .. }), "{error}");
+    drop(held);
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    model.infer(rows).await.unwrap();
+}
+
+/// Those without a token have half of the memory at most, and pay before a byte of theirs arrives.
+#[tokio::test(flavor = "multi_thread")]
+async fn strangers_do_not_keep_known_clients_out_of_memory() {
+    let authority = Authority::ephemeral();
+    let known = Token::generate();
+    let client = Client { name: "known".into(), token: known.digest(), budget: Budget::default() };
+    let memory = Memory { requests_mib: 2, ..Memory::default() };
+    for anonymous in [Budget::default(), Budget { requests_per_minute: Some(0), ..Budget::default() }] {
+        let (clients, anonymous) = (vec![client.clone()], Some(anonymous));
+        let settings = Settings { clients, anonymous, memory, ..Settings::default() };
+        let attester = authority.enclave(Identity::random());
+        let service = Service::start(attester, settings, std::slice::from_ref(&BUNDLE)).await.unwrap();
+        let _held = hold_memory(&service, 60).await;
+        let connection = AttestedConnection::open(&endpoint(service.tls), trusting(&authority)).await.unwrap();
+        let mut connection = connection.with_token(&known).unwrap();
+        connection.model("iris").await.unwrap().infer(&Iris::load().unwrap().rows[..1]).await.unwrap();
+    }
 }
 
 /// Four connections that ask without end for as much as they can, and one that asks for a row now and then.

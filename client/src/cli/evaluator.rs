@@ -1,11 +1,13 @@
 //! Which evaluator a command asks, over which way, and what it must prove.
 
-use std::{env, path::PathBuf};
+use std::{env, path::PathBuf, time::Duration};
 
 use clap::Args;
 use cloister_client::{
     AttestedConnection, Endpoint, Error, Intermediary, ObjectLocation, Policy, SageMakerEndpoint, Token, gateway_url,
 };
+
+use tokio::time::sleep;
 
 use super::{failure::Failure, files, load_policy, output::Output};
 
@@ -91,9 +93,26 @@ fn sagemaker_endpoint(name: &str) -> Result<SageMakerEndpoint, cloister_client::
     SageMakerEndpoint::new(name, &region, url.as_deref())
 }
 
+/// As often, an evaluator may say that it is busy before it is believed.
+const MAX_TRIES: usize = 5;
+const MAX_WAIT: Duration = Duration::from_secs(5);
+
 impl Way {
-    /// Connects, verifies, and only then says who asks.
+    /// Connects, verifies, and only then says who asks. An enclave that has more nonces to answer than it can is asked again.
     pub(super) async fn open(&self) -> Result<AttestedConnection, Error> {
+        let mut tries = 0;
+        loop {
+            let error = match self.try_open().await {
+                Err(error) => error,
+                opened => return opened,
+            };
+            let Some(wait) = error.retry_after().filter(|_| tries < MAX_TRIES) else { return Err(error) };
+            tries += 1;
+            sleep(wait.min(MAX_WAIT)).await;
+        }
+    }
+
+    async fn try_open(&self) -> Result<AttestedConnection, Error> {
         let policy = self.policy.clone();
         match &self.route {
             Route::Relayed(intermediary) => AttestedConnection::open_without_channel(intermediary, policy).await,

@@ -23,6 +23,9 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// The service's own deadline, and time for the network.
 const ANSWER_TIMEOUT: Duration = REQUEST_DEADLINE.saturating_add(Duration::from_secs(20));
 
+/// Nobody is asked for more patience than that.
+const MAX_RETRY_AFTER: Duration = Duration::from_secs(3600);
+
 /// A way to an evaluator.
 #[derive(Debug)]
 pub(crate) enum Transport {
@@ -91,7 +94,8 @@ fn refusal(status: StatusCode, retry_after: Option<Duration>, body: &[u8]) -> Er
 
 /// Seconds only: nobody here sends dates (RFC 9110 §10.2.3).
 fn retry_after(headers: &HeaderMap) -> Option<Duration> {
-    headers.get(RETRY_AFTER)?.to_str().ok()?.parse().ok().map(Duration::from_secs)
+    let seconds: u64 = headers.get(RETRY_AFTER)?.to_str().ok()?.parse().ok()?;
+    Some(Duration::from_secs(seconds).min(MAX_RETRY_AFTER))
 }
 
 /// A peer's text without control characters, so that it cannot steer a terminal.

@@ -77,7 +77,7 @@ impl ObjectExchange<'_> {
     }
 
     fn path(&self, end: &str) -> Path {
-        Path::from(self.key(end))
+        Path::parse(self.key(end)).expect("the prefix is a path, and the name is hexadecimal")
     }
 
     fn url(&self, end: &str) -> String {
