@@ -55,7 +55,7 @@ impl fmt::Display for Loadable {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::None => f.write_str("none: models are those of the image"),
-            Self::Listed(digests) => write!(f, "{} more by their digests", digests.len()),
+            Self::Listed(_) => f.write_str("those with these digests"),
             Self::Any => f.write_str("any: what is served is up to the parent, the manifest says what it is"),
         }
     }

@@ -333,7 +333,25 @@ fn models_and_policies_are_made_shown_and_refused() {
     assert_eq!(cloister(&["policy", "add", &policy, "--measurements", &zero, "--name", "debug"]).exit, 6);
 }
 
-const HELP: [&[&str]; 13] = [
+#[test]
+fn a_token_is_for_its_owner_alone_and_only_its_digest_is_printed() {
+    use std::os::unix::fs::PermissionsExt;
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("token.txt");
+    let made = cloister(&["token", &file.display().to_string(), "--json"]);
+    let token = cloister_client::Token::parse(&fs::read_to_string(&file).unwrap()).unwrap();
+    assert_eq!((made.exit, &made.json()["token_digest"]), (0, &token.digest().to_string().into()));
+    assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
+    assert!(!made.stdout.contains(token.text()) && !made.stderr.contains(token.text()));
+    Outcome::assert_fails(&["token", &file.display().to_string()], 6, "file");
+    // A file that holds none is told before anybody is asked.
+    let empty = write(folder.path(), "empty.txt", "");
+    let policy = write(folder.path(), "policy.toml", cloister_attestation::Policy::new(Timestamp::now()).to_toml());
+    let verify = ["verify", "https://127.0.0.1:1", "--policy", &policy, "--token-file", &empty];
+    Outcome::assert_fails(&verify, 6, "token");
+}
+
+const HELP: [&[&str]; 14] = [
     &["verify"],
     &["models"],
     &["infer"],
@@ -347,6 +365,7 @@ const HELP: [&[&str]; 13] = [
     &["policy", "pin"],
     &["policy", "show"],
     &["policy", "check"],
+    &["token"],
 ];
 
 #[test]

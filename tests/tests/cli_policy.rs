@@ -27,6 +27,22 @@ fn warned(object: &Value) -> Vec<String> {
 }
 
 #[test]
+fn a_new_policy_asks_for_a_channel_unless_it_is_told_otherwise() {
+    let desk = Desk::new();
+    for (name, arguments, channel) in [
+        ("one", &[][..], ChannelRule::Required),
+        ("two", &["--channel", "required"], ChannelRule::Required),
+        ("three", &["--channel", "optional"], ChannelRule::Optional),
+    ] {
+        let file = desk.folder.path().join(name).display().to_string();
+        assert_eq!(cloister(&[&["policy", "new", &file], arguments].concat()).exit, 0);
+        assert_eq!(Policy::parse(&fs::read_to_string(&file).unwrap()).unwrap().channel(), channel);
+    }
+    let file = desk.folder.path().join("four").display().to_string();
+    assert_eq!(cloister(&["policy", "new", &file, "--channel", "none"]).exit, 2);
+}
+
+#[test]
 fn a_revocation_is_written_once_and_for_good() {
     let desk = Desk::new();
     let policy = desk.policy(|_| ());

@@ -58,7 +58,7 @@ pub(crate) fn show(enclave: &VerifiedEnclave, output: &mut Output) {
             Loadable::Listed(digests) => digests.iter().map(ToString::to_string).collect(),
         },
     );
-    if let (Loadable::Listed(digests), true) = (loadable, output.is_verbose()) {
+    if let Loadable::Listed(digests) = loadable {
         output.line(digests.iter().map(|digest| format!("  {digest}")).collect::<Vec<_>>().join("\n"));
     }
 }
