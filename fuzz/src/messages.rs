@@ -47,7 +47,7 @@ pub fn request(bytes: &[u8]) -> Verdict {
     let found = found.expect("what was parsed begins with JSON");
     assert!(stated.is_none_or(|stated| found <= stated && body[found..stated].iter().all(u8::is_ascii_whitespace)));
     let Framed { header_length, body } = request.to_framed();
-    assert_eq!(InferRequest::parse(Some(header_length), &body).ok(), Some(request));
+    assert_eq!(InferRequest::parse(Some(header_length), &body).ok(), Some(request.clone()));
     if cfg!(miri) {
         return Ok(()); // The arithmetic takes minutes there.
     }
@@ -92,7 +92,7 @@ pub fn reply(bytes: &[u8]) -> Verdict {
     let (header_length, body) = message(bytes);
     let reply = InferResponse::parse(header_length, body).map_err(framing)?;
     let Framed { header_length, body } = reply.to_framed();
-    assert_eq!(InferResponse::parse(Some(header_length), &body).ok(), Some(reply));
+    assert_eq!(InferResponse::parse(Some(header_length), &body).ok(), Some(reply.clone()));
     if cfg!(miri) {
         return Ok(());
     }

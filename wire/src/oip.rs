@@ -4,6 +4,8 @@
 //! each tensor's bytes in the header's order. An element of a `BYTES` tensor is its length as four little-endian bytes,
 //! then the bytes.
 
+use std::borrow::Cow;
+
 use serde::{Deserialize, Serialize};
 
 use crate::{error::ErrorCode, limits};
@@ -26,10 +28,10 @@ pub struct Framed {
 }
 
 /// An inference request with one ciphertext.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct InferRequest<'a> {
     /// The caller's own name for this request, echoed in the answer.
-    pub id: Option<&'a str>,
+    pub id: Option<Cow<'a, str>>,
     /// The public key's message of `cloister-inference`: once per connection.
     pub public_key: Option<&'a [u8]>,
     /// The ciphertext message of `cloister-inference`.
@@ -63,7 +65,7 @@ impl<'a> InferRequest<'a> {
         let key = self.public_key.map(|key| (PUBLIC_KEY, key));
         let (names, tensors): (Vec<_>, Vec<_>) = key.into_iter().chain([(CIPHERTEXT, self.ciphertext)]).unzip();
         let header = RequestHeader {
-            id: self.id,
+            id: self.id.clone(),
             inputs: names.into_iter().zip(&tensors).map(|(name, tensor)| TensorHeader::bytes(name, tensor)).collect(),
             outputs: [CIPHERTEXT, RECEIPT].map(RequestedOutput::binary).into(),
             parameters: self.expected,
@@ -75,12 +77,15 @@ impl<'a> InferRequest<'a> {
     pub fn parse(header_length: Option<usize>, body: &'a [u8]) -> Result<Self, MessageError> {
         let (header, tensors) = split(header_length, body)?;
         let header: RequestHeader<'a> = serde_json::from_slice(header)?;
-        if header.id.is_some_and(|id| id.len() > limits::MAX_ID_BYTES) {
+        if header.id.as_ref().is_some_and(|id| id.len() > limits::MAX_ID_BYTES) {
             return Err(MessageError::LongId);
         }
         for input in &header.inputs {
             if input.datatype != BYTES {
-                return Err(MessageError::Plaintext { tensor: excerpt(input.name), datatype: excerpt(input.datatype) });
+                return Err(MessageError::Plaintext {
+                    tensor: excerpt(&input.name),
+                    datatype: excerpt(&input.datatype),
+                });
             }
         }
         let (public_key, ciphertext) = match header.inputs.len() {
@@ -92,14 +97,14 @@ impl<'a> InferRequest<'a> {
 }
 
 /// An inference response: the ciphertext of the logits and its receipt.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct InferResponse<'a> {
     /// The model that answered.
     pub model_name: &'a str,
     /// Its version.
     pub model_version: &'a str,
     /// The request's `id`.
-    pub id: Option<&'a str>,
+    pub id: Option<Cow<'a, str>>,
     /// The ciphertext message of `cloister-inference`.
     pub ciphertext: &'a [u8],
     /// The COSE_Sign1 receipt.
@@ -112,7 +117,7 @@ impl<'a> InferResponse<'a> {
         let header = ResponseHeader {
             model_name: self.model_name,
             model_version: self.model_version,
-            id: self.id,
+            id: self.id.clone(),
             outputs: vec![TensorHeader::bytes(CIPHERTEXT, self.ciphertext), TensorHeader::bytes(RECEIPT, self.receipt)],
         };
         frame(&header, &[self.ciphertext, self.receipt])
@@ -214,7 +219,7 @@ impl ModelMetadata {
 #[derive(Serialize, Deserialize)]
 struct RequestHeader<'a> {
     #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
-    id: Option<&'a str>,
+    id: Option<Cow<'a, str>>,
     #[serde(borrow)]
     inputs: Vec<TensorHeader<'a>>,
     #[serde(borrow, default)]
@@ -228,15 +233,17 @@ struct ResponseHeader<'a> {
     model_name: &'a str,
     model_version: &'a str,
     #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
-    id: Option<&'a str>,
+    id: Option<Cow<'a, str>>,
     #[serde(borrow)]
     outputs: Vec<TensorHeader<'a>>,
 }
 
 #[derive(Serialize, Deserialize)]
 struct TensorHeader<'a> {
-    name: &'a str,
-    datatype: &'a str,
+    #[serde(borrow)]
+    name: Cow<'a, str>,
+    #[serde(borrow)]
+    datatype: Cow<'a, str>,
     shape: Vec<u64>,
     #[serde(default)]
     parameters: TensorParameters,
@@ -245,7 +252,7 @@ struct TensorHeader<'a> {
 impl<'a> TensorHeader<'a> {
     fn bytes(name: &'a str, element: &[u8]) -> Self {
         let parameters = TensorParameters { binary_data_size: Some(element.len() + LENGTH_BYTES) };
-        Self { name, datatype: BYTES, shape: vec![1], parameters }
+        Self { name: name.into(), datatype: BYTES.into(), shape: vec![1], parameters }
     }
 }
 
@@ -257,14 +264,15 @@ struct TensorParameters {
 
 #[derive(Serialize, Deserialize)]
 struct RequestedOutput<'a> {
-    name: &'a str,
+    #[serde(borrow)]
+    name: Cow<'a, str>,
     #[serde(default)]
     parameters: OutputParameters,
 }
 
 impl<'a> RequestedOutput<'a> {
     fn binary(name: &'a str) -> Self {
-        Self { name, parameters: OutputParameters { binary_data: true } }
+        Self { name: name.into(), parameters: OutputParameters { binary_data: true } }
     }
 }
 
@@ -326,7 +334,7 @@ fn elements<'a, const N: usize>(
     for (header, element) in headers.iter().zip(&mut found) {
         let size = header.parameters.binary_data_size.ok_or(MessageError::NotBinary)?;
         if header.shape != [1] {
-            return Err(MessageError::Shape { tensor: excerpt(header.name) });
+            return Err(MessageError::Shape { tensor: excerpt(&header.name) });
         }
         let (tensor, rest) = tensors.split_at_checked(size).ok_or(MessageError::Truncated)?;
         let (length, bytes) = tensor.split_first_chunk::<LENGTH_BYTES>().ok_or(MessageError::Truncated)?;
@@ -414,7 +422,7 @@ mod tests {
 
     fn request() -> Framed {
         InferRequest {
-            id: Some("r-1"),
+            id: Some("r-1".into()),
             public_key: Some(b"key"),
             ciphertext: b"cipher",
             expected: Expected { bundle: Some("sha384:01"), receipt_key: Some("sha384:02") },
@@ -426,7 +434,8 @@ mod tests {
     fn requests_and_responses_round_trip() {
         let framed = request();
         let parsed = InferRequest::parse(Some(framed.header_length), &framed.body).unwrap();
-        assert_eq!((parsed.id, parsed.public_key, parsed.ciphertext), (Some("r-1"), Some(&b"key"[..]), &b"cipher"[..]));
+        assert_eq!((parsed.id.as_deref(), parsed.public_key), (Some("r-1"), Some(&b"key"[..])));
+        assert_eq!(parsed.ciphertext, b"cipher");
         assert_eq!(parsed.expected, Expected { bundle: Some("sha384:01"), receipt_key: Some("sha384:02") });
         let without = InferRequest { public_key: None, expected: Expected::default(), ..parsed };
         let framed = without.to_framed();
@@ -441,6 +450,18 @@ mod tests {
         };
         let framed = response.to_framed();
         assert_eq!(InferResponse::parse(Some(framed.header_length), &framed.body).unwrap(), response);
+    }
+
+    #[test]
+    fn an_id_is_any_text() {
+        let id = "a \"quoted\" id, with \u{e9} and \n";
+        let request =
+            InferRequest { id: Some(id.into()), public_key: None, ciphertext: b"", expected: Expected::default() };
+        let Framed { header_length, body } = request.to_framed();
+        assert_eq!(InferRequest::parse(Some(header_length), &body).unwrap().id.as_deref(), Some(id));
+        let long = InferRequest { id: Some("x".repeat(limits::MAX_ID_BYTES + 1).into()), ..request };
+        let Framed { header_length, body } = long.to_framed();
+        assert!(matches!(InferRequest::parse(Some(header_length), &body), Err(MessageError::LongId)));
     }
 
     #[test]

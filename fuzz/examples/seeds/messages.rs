@@ -43,7 +43,7 @@ fn requests(bundle: &Bundle, exchange: &Exchange, other: &Exchange, larger_key: 
     let Exchange { key, request, .. } = exchange;
     let with = |key: &[u8], ciphertext: &[u8]| {
         message(
-            &InferRequest { id: Some("r-1"), public_key: Some(key), ciphertext, expected: Expected::default() }
+            &InferRequest { id: Some("r-1".into()), public_key: Some(key), ciphertext, expected: Expected::default() }
                 .to_framed(),
         )
     };
@@ -59,7 +59,7 @@ fn requests(bundle: &Bundle, exchange: &Exchange, other: &Exchange, larger_key: 
 
     // The key may have come before: the first request of a connection needs it.
     let without =
-        InferRequest { id: Some("r-1"), public_key: None, ciphertext: request, expected: Expected::default() };
+        InferRequest { id: Some("r-1".into()), public_key: None, ciphertext: request, expected: Expected::default() };
     corpus.refused("public_key_missing-not-sent", message(&without.to_framed()));
     corpus.refused("public_key_missing-another-sent", with(&other.key, request));
     corpus.refused("message_length-none-named", sent(&request[..24]));
