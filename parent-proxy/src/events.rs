@@ -1,13 +1,6 @@
 //! What enclaves log, as they send it here: an enclave has no console that anybody reads.
 
-use std::{
-    collections::BTreeSet,
-    fs, io,
-    os::unix::net::UnixStream,
-    path::Path,
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
-};
+use std::{fs, io, os::unix::net::UnixStream, path::Path, sync::Arc, time::Duration};
 
 use serde::Deserialize;
 use tokio::{
@@ -15,7 +8,7 @@ use tokio::{
     net::{TcpListener, UnixListener},
     select,
     sync::{Semaphore, watch},
-    time::sleep,
+    time::{sleep, timeout},
 };
 use tokio_vsock::{VsockAddr, VsockListener};
 
@@ -30,8 +23,8 @@ use crate::{
 const CONNECTIONS: usize = 16;
 /// A name, two numbers and what JSON takes are less than this.
 const MAX_LINE: usize = 256;
-/// Names that are told apart, since each is kept for ever.
-const MAX_NAMES: usize = 64;
+/// An enclave that serves says something every ten seconds; whoever says nothing for this long gives its place to another.
+const IDLE: Duration = Duration::from_secs(60);
 /// After a failed accept, so that a shortage of file descriptors does not spin.
 const PAUSE: Duration = Duration::from_millis(50);
 
@@ -83,7 +76,7 @@ fn bind_unix(path: impl AsRef<Path>) -> io::Result<UnixListener> {
 
 /// Counts and logs what enclaves send to `listener` until `shutdown` asks to end.
 pub async fn hear_events(listener: EventListener, metrics: Metrics, mut shutdown: watch::Receiver<Shutdown>) {
-    let events = Arc::new(Events { metrics, names: Mutex::default() });
+    let events = Arc::new(Events { metrics, idle: IDLE });
     let places = Arc::new(Semaphore::new(CONNECTIONS));
     // What is in work goes on being heard, until the process ends.
     loop {
@@ -107,7 +100,7 @@ pub async fn hear_events(listener: EventListener, metrics: Metrics, mut shutdown
 
 struct Events {
     metrics: Metrics,
-    names: Mutex<BTreeSet<String>>,
+    idle: Duration,
 }
 
 /// One line, of which nothing but a name from a short alphabet and numbers is passed on.
@@ -119,12 +112,12 @@ struct Line<'a> {
 }
 
 impl Events {
-    /// Reads lines until there are none.
+    /// Reads lines until there are none, or none come.
     async fn read(&self, stream: &mut (impl AsyncRead + Unpin)) {
         let mut read = [0; 4096];
         let mut line = Vec::with_capacity(MAX_LINE);
         // One byte over the limit is kept, as a sign that there were more.
-        while let Ok(filled @ 1..) = stream.read(&mut read).await {
+        while let Ok(Ok(filled @ 1..)) = timeout(self.idle, stream.read(&mut read)).await {
             for &byte in &read[..filled] {
                 match byte {
                     b'\n' => {
@@ -140,18 +133,13 @@ impl Events {
 
     fn take(&self, line: &[u8]) {
         match serde_json::from_slice(line) {
-            Ok(Line { time, event, value }) if line.len() <= MAX_LINE && self.knows(event) => {
-                log(format_args!("event=enclave_event name={event} value={value} enclave_time={time}"));
-                self.metrics.event(event, value);
+            Ok(Line { time, event, value }) if line.len() <= MAX_LINE && is_name(event) => {
+                let name = if NAMES.contains(&event) { event } else { OTHER };
+                log(format_args!("event=enclave_event name={name} value={value} enclave_time={time}"));
+                self.metrics.event(name, value);
             }
             _ => self.metrics.event_dropped(),
         }
-    }
-
-    /// Whether this is a name that is told apart, from now on if there is room for it.
-    fn knows(&self, name: &str) -> bool {
-        let mut names = self.names.lock().unwrap_or_else(PoisonError::into_inner);
-        names.contains(name) || is_name(name) && names.len() < MAX_NAMES && names.insert(name.into())
     }
 }
 
@@ -159,12 +147,45 @@ fn is_name(name: &str) -> bool {
     (1..=32).contains(&name.len()) && name.bytes().all(|c| c.is_ascii_lowercase() || c == b'_')
 }
 
+/// What enclaves of other releases say, and whoever else sends here: each name that is told apart is kept for ever.
+const OTHER: &str = "other";
+/// The events of `enclave-app/src/log.rs`.
+const NAMES: [&str; 27] = [
+    "booted",
+    "heartbeat_failed",
+    "ready",
+    "accept_failed",
+    "handshake_failed",
+    "attested",
+    "attest_failed",
+    "document_unreadable",
+    "inferred",
+    "refused",
+    "loaded",
+    "unloaded",
+    "connections",
+    "waiting",
+    "request_memory",
+    "draining",
+    "stopped",
+    "panicked",
+    "lost",
+    "fatal_platform",
+    "fatal_settings",
+    "fatal_models",
+    "fatal_nsm",
+    "fatal_entropy",
+    "fatal_listen",
+    "fatal_service",
+    "fatal_panic",
+];
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     async fn heard(text: &[u8]) -> String {
-        let events = Events { metrics: Metrics::default(), names: Mutex::default() };
+        let events = Events { metrics: Metrics::default(), idle: IDLE };
         events.read(&mut &text[..]).await;
         events.metrics.page()
     }
@@ -208,13 +229,19 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn names_have_a_limit() {
-        let lines = (0..MAX_NAMES + 2).map(|n| {
-            let name: String = [n / 26, n % 26].map(|digit| char::from(b'a' + digit as u8)).iter().collect();
-            format!("{{\"time\":1,\"event\":\"{name}\",\"value\":1}}\n")
-        });
-        let page = heard(lines.collect::<String>().as_bytes()).await;
-        assert_eq!(page.lines().filter(|line| line.starts_with("cloister_enclave_events_total{")).count(), MAX_NAMES);
-        assert!(page.contains("cloister_proxy_event_lines_dropped_total 2\n"), "{page}");
+    async fn names_that_no_enclave_has_are_counted_together() {
+        let lines =
+            ["invented", "made_up", "loaded"].map(|n| format!("{{\"time\":1,\"event\":\"{n}\",\"value\":1}}\n"));
+        let page = heard(lines.concat().as_bytes()).await;
+        assert!(page.contains("cloister_enclave_events_total{event=\"other\"} 2\n"), "{page}");
+        assert!(page.contains("cloister_enclave_events_total{event=\"loaded\"} 1\n"), "{page}");
+        assert!(page.contains("cloister_proxy_event_lines_dropped_total 0\n"), "{page}");
+    }
+
+    #[tokio::test]
+    async fn whoever_says_nothing_is_not_heard_for_ever() {
+        let events = Events { metrics: Metrics::default(), idle: Duration::from_millis(1) };
+        let (mut near, _far) = tokio::io::duplex(1);
+        events.read(&mut near).await;
     }
 }

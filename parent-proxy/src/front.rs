@@ -22,6 +22,7 @@ use tokio::{
 
 use crate::{
     address::Address,
+    exchange::keep,
     health::Health,
     http,
     limits::Limits,
@@ -50,7 +51,8 @@ pub struct FrontSettings {
     pub multi_model: Option<MultiModel>,
 }
 
-/// Where models come from and go to.
+/// Where models come from and go to. Whoever reaches the front may then load and unload them: for SageMaker, where only the
+/// platform does.
 #[derive(Clone, Debug)]
 pub struct MultiModel {
     /// The folder under which bundles lie.
@@ -69,8 +71,8 @@ pub async fn serve_http(
     shutdown: watch::Receiver<Shutdown>,
 ) {
     let front = Arc::new(Front::new(settings, limits, metrics.clone()));
-    let _checks = front.health.watch(&front.upstream, &metrics);
-    http::serve(listener, front.router(), limits, metrics, shutdown).await;
+    let _checks = front.health.watch(&front.upstream, front.models.as_ref(), &metrics);
+    http::serve(listener, front.router(), limits, Some(metrics), shutdown).await;
 }
 
 /// Answers `GET /metrics` at `listener` until `shutdown` asks it to end.
@@ -82,8 +84,8 @@ pub async fn serve_metrics(
 ) {
     let page = async |State(metrics): State<Metrics>| ([("content-type", MEDIA_TYPE)], metrics.page());
     let app = Router::new().route("/metrics", get(page)).fallback(not_found).with_state(metrics);
-    // What is served here is no service, so it is not counted as one.
-    http::serve(listener, app, limits, Metrics::default(), shutdown).await;
+    // What is served here is no service, so it is neither counted nor logged as one.
+    http::serve(listener, app, limits, None, shutdown).await;
 }
 
 /// Everything that answers take.
@@ -93,26 +95,27 @@ pub(crate) struct Front {
     pub(crate) default_model: Option<Model>,
     pub(crate) sessions: Sessions,
     pub(crate) objects: Objects,
-    pub(crate) models: Option<LoadedModels>,
+    pub(crate) models: Option<Arc<LoadedModels>>,
     pub(crate) limits: Limits,
     metrics: Metrics,
-    requests: Semaphore,
+    requests: Arc<Semaphore>,
 }
 
 impl Front {
     fn new(settings: FrontSettings, limits: Limits, metrics: Metrics) -> Self {
         let FrontSettings { enclaves, default_model, buckets, multi_model } = settings;
-        let loaded = |MultiModel { folder, control }| LoadedModels::new(folder, Repository::new(control, &limits));
+        let loaded =
+            |MultiModel { folder, control }| Arc::new(LoadedModels::new(folder, Repository::new(control, &limits)));
         Self {
+            sessions: Sessions::new(enclaves.clone()),
             upstream: Arc::new(Upstream::new(enclaves, &limits, metrics.clone())),
             health: Health::default(),
             default_model,
-            sessions: Sessions::default(),
             objects: Objects::new(buckets, metrics.clone()),
             models: multi_model.map(loaded),
             limits,
             metrics,
-            requests: Semaphore::new(limits.requests.get().min(Semaphore::MAX_PERMITS)),
+            requests: Arc::new(Semaphore::new(limits.requests.get().min(Semaphore::MAX_PERMITS))),
         }
     }
 
@@ -136,24 +139,31 @@ impl Front {
         if body.size_hint().lower() > max as u64 {
             return Err(too_large());
         }
-        match Limited::new(body, max).collect().await {
-            Ok(body) => Ok(body.to_bytes()),
-            Err(error) if error.is::<LengthLimitError>() => Err(too_large()),
-            Err(_) => Err(Refusal::bad_request("the body ended early: send it again")),
+        let arrival = self.limits.arrival;
+        match timeout(arrival, Limited::new(body, max).collect()).await {
+            Ok(Ok(body)) => Ok(body.to_bytes()),
+            Ok(Err(error)) if error.is::<LengthLimitError>() => Err(too_large()),
+            Ok(Err(_)) => Err(Refusal::bad_request("the body ended early: send it again")),
+            Err(_) => {
+                let error = format!("the body did not arrive within {} s: send it again", arrival.as_secs_f64());
+                Err(Refusal::new(ErrorCode::Deadline, error))
+            }
         }
     }
 }
 
-/// Lets in as many requests as may be in work, each for as long as it may take.
+/// Lets in as many requests as may be in work, each for as long as it may take. Its place is free when its answer is sent:
+/// until then we hold it.
 async fn admit(State(front): State<Arc<Front>>, request: Request, next: Next) -> Response {
-    let Ok(_place) = front.requests.try_acquire() else {
+    let Ok(place) = front.requests.clone().try_acquire_owned() else {
         let error = format!("{} requests are in work already: try again", front.limits.requests);
         return Refusal::new(ErrorCode::Overloaded, error).into_response();
     };
-    timeout(front.limits.answer, next.run(request)).await.unwrap_or_else(|_| {
+    let answer = timeout(front.limits.answer, next.run(request)).await.unwrap_or_else(|_| {
         let error = format!("no answer within {} s: try again", front.limits.answer.as_secs_f64());
         Refusal::new(ErrorCode::Deadline, error).into_response()
-    })
+    });
+    keep(place, answer)
 }
 
 /// Counts and logs what was asked and answered: the pattern of the path and numbers, nothing that a client wrote.

@@ -1,4 +1,4 @@
-//! Whether enclaves are ready and attest, found out before anybody asks.
+//! Whether enclaves are ready, attest and serve what they were given, found out before anybody asks.
 
 use std::{
     sync::{
@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use axum::http::HeaderMap;
+use axum::http::{HeaderMap, StatusCode};
 use bytes::Bytes;
 use cloister_wire::{ATTESTATION_MEDIA_TYPE, limits::NONCE_BYTES, paths};
 use tokio::{
@@ -21,6 +21,7 @@ use crate::{
     log::log,
     metrics::Metrics,
     pool::{Pool, Question},
+    sagemaker::models::LoadedModels,
     upstream::{Upstream, content_type},
 };
 
@@ -42,22 +43,29 @@ impl Health {
         self.0.load(Ordering::Relaxed) > 0
     }
 
-    /// Checks every enclave for as long as the tasks are kept.
-    pub(crate) fn watch(&self, upstream: &Arc<Upstream>, metrics: &Metrics) -> JoinSet<()> {
+    /// Checks every enclave for as long as the tasks are kept. One that has lost `models` is down until it has them again.
+    pub(crate) fn watch(
+        &self,
+        upstream: &Arc<Upstream>,
+        models: Option<&Arc<LoadedModels>>,
+        metrics: &Metrics,
+    ) -> JoinSet<()> {
         let mut checks = JoinSet::new();
         for index in 0..upstream.enclaves.all().len() {
             let (up, upstream, metrics) = (self.0.clone(), upstream.clone(), metrics.clone());
-            checks.spawn(async move { Check::default().repeat(&upstream.enclaves.all()[index], &up, &metrics).await });
+            let check = Check { up: false, attested: None, models: models.map(|models| (models.clone(), index)) };
+            checks.spawn(async move { check.repeat(&upstream.enclaves.all()[index], &up, &metrics).await });
         }
         checks
     }
 }
 
 /// What is known of one enclave.
-#[derive(Default)]
 struct Check {
     up: bool,
     attested: Option<Instant>,
+    /// What it was given, and which of the enclaves it is.
+    models: Option<(Arc<LoadedModels>, usize)>,
 }
 
 impl Check {
@@ -88,7 +96,15 @@ impl Check {
         if self.attested.is_none_or(|last| last.elapsed() >= ATTESTED) {
             self.attested = attests(pool).await.then(Instant::now);
         }
-        self.attested.is_some()
+        self.attested.is_some() && self.restored().await
+    }
+
+    /// Whether it serves all that it was given. Asked each time: it may have started anew between two checks.
+    async fn restored(&self) -> bool {
+        match &self.models {
+            Some((models, index)) => models.restore(*index, self.up).await.unwrap_or(self.up),
+            None => true,
+        }
     }
 }
 
@@ -99,9 +115,16 @@ async fn attests(pool: &Pool) -> bool {
         return false;
     }
     let headers: HeaderMap = content_type(ATTESTATION_MEDIA_TYPE);
-    succeeds(pool, &Question::post(paths::ATTESTATION, headers, Bytes::copy_from_slice(&nonce))).await
+    let question = Question::post(paths::ATTESTATION, headers, Bytes::copy_from_slice(&nonce));
+    let status = status(pool, &question).await;
+    // One that has much to do, or budgets what it is asked, is there all the same.
+    status.is_some_and(|status| status.is_success() || status == StatusCode::TOO_MANY_REQUESTS)
 }
 
 async fn succeeds(pool: &Pool, question: &Question) -> bool {
-    matches!(timeout(PATIENCE, pool.ask(question)).await, Ok(Ok(answer)) if answer.status().is_success())
+    status(pool, question).await.is_some_and(|status| status.is_success())
+}
+
+async fn status(pool: &Pool, question: &Question) -> Option<StatusCode> {
+    Some(timeout(PATIENCE, pool.ask(question)).await.ok()?.ok()?.status())
 }

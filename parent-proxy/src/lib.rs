@@ -58,7 +58,9 @@
 //! | `connection` | one client's visit to the relay, from its acceptance to the line in the log |
 //! | `server` | accepting, the cap, draining |
 //! | `limits` | what nothing exceeds |
+//! | `peers` | how many connections each address has |
 //! | `http`, `linger` | the same for HTTP connections, and their end |
+//! | `exchange` | a request and its answer, until that is sent |
 //! | `front` | which HTTP requests are let in, and what answers them |
 //! | `pool`, `upstream` | questions to one enclave, and to whichever answers |
 //! | `health` | whether enclaves are ready and attest |
@@ -66,7 +68,7 @@
 //! | `sagemaker` | the contract of a container |
 //! | `model` | which model a request is for |
 //! | `objects` | messages that lie in an object store |
-//! | `repository` | what enclaves serve, and how that is changed |
+//! | `repository`, `bundle` | what enclaves serve, and how that is changed |
 //! | `refusal` | an answer that says no |
 //! | `events` | what enclaves log |
 //! | `metrics` | numbers for those who watch |
@@ -79,17 +81,20 @@
 //!   reset, and the kernel of a program that dies may end its streams in order: so neither side may take the end of a
 //!   stream for the end of a message, and with HTTP or TLS on top neither does.
 //! - **Nothing grows.** A forwarded connection costs two buffers of 64 KiB; a slow reader slows its writer. An HTTP request
-//!   costs its body and its answer, both limited, and so many are in work at a time; one over it is refused. Connections
-//!   over the cap are reset at once rather than queued; log lines that nobody reads are dropped and counted.
+//!   costs its body and its answer, a batch four times as much as a body may have, and so many are in work at a time, each
+//!   until its answer is sent; one over it is refused. Connections over the cap are reset at once rather than queued, but
+//!   those on which nothing is asked make room for HTTP; log lines that nobody reads are dropped and counted.
 //! - **No credential passes where TLS has ended.** Of a request's headers an enclave gets its content type and the length
 //!   of its JSON part. A bearer token is for the TLS port.
 //! - **A question may be asked twice.** When an enclave gives no answer, another one is asked, and one that says that the
 //!   request expects another (`misdirected`) is passed over.
 
 mod address;
+mod bundle;
 mod connection;
 mod enclaves;
 mod events;
+mod exchange;
 mod front;
 mod health;
 mod http;
@@ -100,6 +105,7 @@ mod metrics;
 mod model;
 mod objects;
 mod oip;
+mod peers;
 mod pool;
 mod refusal;
 mod relay;

@@ -6,6 +6,7 @@ use std::{
     time::Duration,
 };
 
+use axum::http::StatusCode;
 use prometheus_client::{
     encoding::prometheus_text,
     metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
@@ -105,9 +106,10 @@ impl Metrics {
         InFlight::new(self.0.in_flight.clone())
     }
 
-    /// `route` is the pattern that matched, of which there are few, and not the path.
+    /// `route` is the pattern that matched, of which there are few, and not the path. The status may be an enclave's, so it
+    /// is grouped unless it is a known one: each label is kept for ever.
     pub(crate) fn request_answered(&self, route: &str, status: u16, time: Duration) {
-        self.0.requests.get_or_create(&[("route", route.into()), ("status", status.to_string())]).inc();
+        self.0.requests.get_or_create(&[("route", route.into()), ("status", status_label(status))]).inc();
         self.0.seconds.0.get_or_create(&[("route", route.into())]).observe(time.as_secs_f64());
     }
 
@@ -166,6 +168,14 @@ impl Metrics {
     }
 }
 
+fn status_label(status: u16) -> String {
+    match StatusCode::from_u16(status).ok().and_then(|status| status.canonical_reason()) {
+        Some(_) => status.to_string(),
+        None if (100..600).contains(&status) => format!("{}xx", status / 100),
+        None => "other".into(),
+    }
+}
+
 /// Counts one more, for as long as it lives.
 pub(crate) struct InFlight(Gauge);
 
@@ -185,5 +195,18 @@ impl Drop for InFlight {
 impl fmt::Debug for Metrics {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.page())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_status_is_counted_by_itself_only_if_it_is_known() {
+        for (status, label) in [(200, "200"), (507, "507"), (299, "2xx"), (599, "5xx"), (600, "other"), (999, "other")]
+        {
+            assert_eq!(status_label(status), label);
+        }
     }
 }

@@ -10,8 +10,8 @@ use std::{
 use bytes::Bytes;
 use cloister_wire::{error::ErrorCode, object::ObjectRequest};
 use object_store::{
-    Error, ObjectStoreExt, RetryConfig,
-    aws::{AmazonS3, AmazonS3Builder},
+    Error, ObjectStore, ObjectStoreExt, PutMode, RetryConfig,
+    aws::{AmazonS3, AmazonS3Builder, S3ConditionalPut},
     path::Path,
 };
 use tokio::time::{Instant, timeout_at};
@@ -143,7 +143,9 @@ impl Objects {
             return Ok(store.clone());
         }
         let retry = RetryConfig { max_retries: RETRIES, retry_timeout: PATIENCE, ..RetryConfig::default() };
-        let store = Arc::new(AmazonS3Builder::from_env().with_bucket_name(bucket).with_retry(retry).build()?);
+        let builder = AmazonS3Builder::from_env().with_bucket_name(bucket).with_retry(retry);
+        // Whatever the variables say: without it an object could be replaced.
+        let store = Arc::new(builder.with_conditional_put(S3ConditionalPut::ETagMatch).build()?);
         stores.insert(bucket.into(), store.clone());
         Ok(store)
     }
@@ -164,10 +166,14 @@ impl Exchange<'_> {
         })
     }
 
-    /// Stores the answer where the output is to be, if it is to be anywhere.
+    /// Stores the answer where the output is to be, if it is to be anywhere and nothing is there: what a client names may be
+    /// another's.
     pub(crate) async fn store(&self, answer: Bytes) -> Result<(), Refusal> {
         let Some(output) = &self.output else { return Ok(()) };
-        let storing = async { self.objects.store(&output.bucket)?.put(&output.key, answer.into()).await };
+        let storing = async {
+            let store = self.objects.store(&output.bucket)?;
+            store.put_opts(&output.key, answer.into(), PutMode::Create.into()).await
+        };
         self.transfer(Direction::Down, storing).await.map(drop)
     }
 
@@ -188,19 +194,26 @@ impl Exchange<'_> {
                 Direction::Down => ("stored", "output"),
             };
             log(format_args!("event=object_failed end={end} error={kind}"));
+            if kind == EXISTS {
+                let error = "an object is where the output is to be, and none is replaced: name another output";
+                return Refusal::new(ErrorCode::ObjectRefused, error);
+            }
             let error = format!("the {end} could not be {verb}: see that it exists and that this service may use it");
             Refusal::new(ErrorCode::ObjectUnavailable, error)
         })
     }
 }
 
+const EXISTS: &str = "already_exists";
+
 fn kind(error: &Error) -> &'static str {
     match error {
+        Error::AlreadyExists { .. } => EXISTS,
         Error::NotFound { .. } => "not_found",
         Error::PermissionDenied { .. } => "permission_denied",
         Error::Unauthenticated { .. } => "unauthenticated",
         Error::InvalidPath { .. } => "invalid_path",
-        Error::Precondition { .. } | Error::AlreadyExists { .. } | Error::NotModified { .. } => "precondition",
+        Error::Precondition { .. } | Error::NotModified { .. } => "precondition",
         _ => "other",
     }
 }

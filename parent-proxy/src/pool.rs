@@ -58,6 +58,9 @@ pub enum Unanswered {
     /// No connection, or it broke before an answer had begun.
     #[error("{}", causes(.0))]
     Connection(#[from] hyper_util::client::legacy::Error),
+    /// It did not come in time.
+    #[error("there is no answer within {} s", .0.as_secs_f64())]
+    Late(Duration),
     /// The answer broke off, or is larger than any that an enclave gives.
     #[error("the answer ended early or has more than {MAX_RESPONSE_BYTES} bytes: {0}")]
     Body(Box<dyn Error + Send + Sync>),

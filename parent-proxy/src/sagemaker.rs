@@ -205,7 +205,7 @@ impl Invocation<'_> {
 
     async fn lines(&mut self, body: &[u8]) -> Result<Response, Refusal> {
         let model = self.model();
-        let lines = batch::answer(&self.front.upstream, &mut self.pin, &model, body).await?;
+        let lines = batch::answer(&self.front.upstream, &mut self.pin, &model, body, self.front.limits.body).await?;
         Ok(([(CONTENT_TYPE, LINES_MEDIA_TYPE)], lines).into_response())
     }
 
@@ -235,7 +235,7 @@ impl Invocation<'_> {
     /// The session that the client asked for, with the enclave that has answered, as a header.
     fn new_session(&self) -> Option<(HeaderName, HeaderValue)> {
         let (Session::New, Pin::To(enclave)) = (&self.session, &self.pin) else { return None };
-        let session = self.front.sessions.open(enclave.clone(), SystemTime::now())?;
+        let session = self.front.sessions.open(enclave, SystemTime::now())?;
         Some((NEW_SESSION_ID, HeaderValue::try_from(session).ok()?))
     }
 }

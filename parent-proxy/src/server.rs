@@ -22,6 +22,7 @@ use crate::{
     limits::Limits,
     log::log,
     metrics::{Metrics, Place},
+    peers::Peers,
 };
 
 /// What a proxy has been asked, each time more than before.
@@ -95,6 +96,7 @@ struct Server {
     enclaves: Arc<Enclaves<Address>>,
     limits: Limits,
     metrics: Metrics,
+    peers: Peers,
     visits: JoinSet<End>,
     cut: watch::Sender<bool>,
     summary: Summary,
@@ -107,6 +109,7 @@ impl Server {
             enclaves: Arc::new(Enclaves::new(enclaves)),
             limits,
             metrics,
+            peers: Peers::new(limits.connections_per_address),
             visits: JoinSet::new(),
             cut: watch::Sender::new(false),
             summary: Summary::default(),
@@ -115,19 +118,20 @@ impl Server {
     }
 
     fn admit(&mut self, client: TcpStream, peer: SocketAddr) {
-        if self.visits.len() >= self.limits.connections.get() {
+        let room = self.visits.len() < self.limits.connections.get();
+        let Some(place) = room.then(|| self.peers.admit(peer.ip())).flatten() else {
             self.summary.refused += 1;
             self.metrics.connection_refused(Place::Relay);
             self.log_refusals();
             reset(client);
             return;
-        }
+        };
         self.summary.served += 1;
         let open = self.metrics.connection_opened(Place::Relay);
         let (enclaves, metrics) = (self.enclaves.clone(), self.metrics.clone());
         let visit = visit(client, peer, enclaves, self.limits, metrics, self.cut.subscribe());
         self.visits.spawn(async move {
-            let _open = open;
+            let _ended_with_it = (open, place);
             visit.await
         });
     }
@@ -137,8 +141,8 @@ impl Server {
         if self.refusal_logged.is_none_or(|last| last.elapsed() >= Duration::from_secs(1)) {
             self.refusal_logged = Some(Instant::now());
             log(format_args!(
-                "event=refused limit={} refused_so_far={}",
-                self.limits.connections, self.summary.refused
+                "event=refused limit={} limit_per_address={} refused_so_far={}",
+                self.limits.connections, self.limits.connections_per_address, self.summary.refused
             ));
         }
     }

@@ -14,8 +14,9 @@ use cloister_wire::error::ErrorCode;
 use support::{Enclave, Front, answers, closed, refuses, request, settings, soon, unlimited, until};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    net::{TcpListener, TcpStream},
+    net::{TcpListener, TcpSocket, TcpStream},
     sync::{Semaphore, watch},
+    time::sleep,
 };
 
 // What is passed on
@@ -264,16 +265,127 @@ async fn an_answer_that_does_not_come_is_not_waited_for() {
 }
 
 #[tokio::test]
-async fn one_connection_over_the_cap_is_closed() {
+async fn a_body_that_does_not_arrive_gives_its_place_to_another() {
     let enclave = Enclave::start().await;
-    let connections = NonZeroUsize::new(1).unwrap();
+    let limits = Limits { arrival: Duration::from_millis(100), requests: NonZeroUsize::MIN, ..unlimited() };
+    let front = Front::with(settings(&[&enclave]), limits).await;
+    let mut slow = TcpStream::connect(front.address).await.unwrap();
+    let head = "POST /v2/models/iris/infer HTTP/1.1\r\nhost: x\r\ncontent-length: 10\r\n\r\nslow";
+    slow.write_all(head.as_bytes()).await.unwrap();
+    let mut answer = Vec::new();
+    soon(slow.read_to_end(&mut answer)).await.unwrap();
+    let answer = String::from_utf8(answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 408 ") && answer.contains("\"code\":\"deadline\""), "{answer}");
+    until(async || front.get("/v2").await.status() == 200).await;
+    assert!(!enclave.was_asked("/v2/models/iris/infer"));
+}
+
+/// More than Linux lets a socket keep.
+const LARGE: usize = 8 << 20;
+
+/// An enclave whose answers are large.
+async fn large() -> Enclave {
+    let answer = async |asked: support::Asked| match asked.path.ends_with("/infer") {
+        true => vec![0; LARGE].into_response(),
+        false => answers(&asked),
+    };
+    Enclave::that(answer).await
+}
+
+/// A client that has read the beginning of an answer, and whose socket keeps little of the rest.
+async fn unread(front: &Front, request: &str) -> TcpStream {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.set_recv_buffer_size(128 << 10).unwrap();
+    let mut client = socket.connect(front.address).await.unwrap();
+    client.write_all(request.as_bytes()).await.unwrap();
+    let mut begin = [0; "HTTP/1.1 200".len()];
+    soon(client.read_exact(&mut begin)).await.unwrap();
+    assert_eq!(&begin, b"HTTP/1.1 200");
+    client
+}
+
+#[tokio::test]
+async fn an_answer_has_the_place_of_its_request_until_it_is_sent() {
+    let enclave = large().await;
+    let front = Front::with(settings(&[&enclave]), Limits { requests: NonZeroUsize::MIN, ..unlimited() }).await;
+    let request = "POST /v2/models/iris/infer HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n";
+    let mut client = unread(&front, request).await;
+    assert_eq!(front.get("/v2").await.code(), ErrorCode::Overloaded);
+    let mut rest = Vec::new();
+    soon(client.read_to_end(&mut rest)).await.unwrap();
+    assert!(rest.len() > LARGE);
+    until(async || front.get("/v2").await.status() == 200).await;
+}
+
+#[tokio::test]
+async fn an_answer_that_is_read_too_slowly_is_cut_however_steadily() {
+    const LINES: usize = 4;
+    /// Bytes a second.
+    const PACE: f64 = (4 << 20) as f64;
+    let enclave = large().await;
+    let limits = Limits { answer: Duration::from_secs(2), body: LINES * LARGE, ..unlimited() };
+    let front = Front::with(settings(&[&enclave]), limits).await;
+    let lines = "{\"model\":\"iris\",\"request\":\"\"}\n".repeat(LINES);
+    let head = "POST /invocations HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-type: application/jsonlines\r\n";
+    let length = lines.len();
+    let mut client = unread(&front, &format!("{head}content-length: {length}\r\n\r\n{lines}")).await;
+    let (mut read, mut piece) = (0, [0; 64 << 10]);
+    // So fast that every write makes progress in time, and so slow that all of them take twice the time that there is.
+    while let Ok(count @ 1..) = soon(client.read(&mut piece)).await {
+        read += count;
+        sleep(Duration::from_secs_f64(count as f64 / PACE)).await;
+    }
+    assert!(read < LINES * LARGE, "{read}");
+    until(async || front.metrics.page().contains("cloister_proxy_connections_open{place=\"http\"} 0\n")).await;
+}
+
+#[tokio::test]
+async fn one_connection_over_the_cap_is_closed() {
+    let (enclave, gate) = waiting().await;
+    let connections = NonZeroUsize::MIN;
+    let front = Front::with(settings(&[&enclave]), Limits { connections, ..unlimited() }).await;
+    let mut first = TcpStream::connect(front.address).await.unwrap();
+    first.write_all(b"POST /v2/models/iris/infer HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
+    until(async || enclave.was_asked("/v2/models/iris/infer")).await;
+    let mut second = TcpStream::connect(front.address).await.unwrap();
+    assert!(!kept_alive(&mut second).await);
+    assert!(front.metrics.page().contains("cloister_proxy_connections_refused_total{place=\"http\"} 1\n"));
+    gate.add_permits(1);
+    soon(first.read_exact(&mut [0; "HTTP/1.1 200".len()])).await.unwrap();
+}
+
+#[tokio::test]
+async fn connections_on_which_nothing_is_asked_keep_nobody_out() {
+    let enclave = Enclave::start().await;
+    let connections = NonZeroUsize::new(2).unwrap();
     let front = Front::with(settings(&[&enclave]), Limits { connections, ..unlimited() }).await;
     let mut first = TcpStream::connect(front.address).await.unwrap();
     assert!(kept_alive(&mut first).await);
     let mut second = TcpStream::connect(front.address).await.unwrap();
-    assert!(!kept_alive(&mut second).await);
+    assert!(kept_alive(&mut second).await);
+    let mut third = TcpStream::connect(front.address).await.unwrap();
+    assert!(kept_alive(&mut third).await);
+    assert!(!kept_alive(&mut first).await, "the one that has been idle for the longest");
+    assert!(kept_alive(&mut second).await);
+    // Nor does the beginning of a head that never ends.
+    for _ in 0..2 {
+        TcpStream::connect(front.address).await.unwrap().write_all(b"GET /pi").await.unwrap();
+    }
+    until(async || front.get("/ping").await.status() == 200).await;
+}
+
+#[tokio::test]
+async fn an_address_has_its_share_of_connections() {
+    let enclave = Enclave::start().await;
+    let limits = Limits { connections_per_address: NonZeroUsize::MIN, ..unlimited() };
+    let front = Front::with(settings(&[&enclave]), limits).await;
+    let mut first = TcpStream::connect(front.address).await.unwrap();
     assert!(kept_alive(&mut first).await);
-    assert!(front.metrics.page().contains("cloister_proxy_connections_refused_total{place=\"http\"} 1\n"));
+    assert!(!kept_alive(&mut TcpStream::connect(front.address).await.unwrap()).await);
+    let neighbour = TcpSocket::new_v4().unwrap();
+    neighbour.bind("127.0.0.2:0".parse().unwrap()).unwrap();
+    assert!(kept_alive(&mut neighbour.connect(front.address).await.unwrap()).await);
+    assert!(kept_alive(&mut first).await);
 }
 
 /// Whether a request is answered, on a connection that stays.

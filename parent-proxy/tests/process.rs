@@ -65,9 +65,12 @@ fn the_log_says_what_happened_and_not_what_was_said() {
     drop(client);
 
     let log = proxy.log_says("event=closed");
-    for part in
-        ["event=opened client=127.0.0.1:", "event=refused limit=1 refused_so_far=1", " up=7 down=7 ", " end=finished"]
-    {
+    for part in [
+        "event=opened client=127.0.0.1:",
+        "event=refused limit=1 limit_per_address=1 refused_so_far=1",
+        " up=7 down=7 ",
+        " end=finished",
+    ] {
         assert!(log.contains(part), "{part:?} is not in\n{log}");
     }
     assert!(!log.contains("PAYLOAD"), "{log}");

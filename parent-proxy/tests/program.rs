@@ -15,13 +15,13 @@ use axum::{
     Json, Router,
     body::Bytes,
     extract::State,
-    http::{Method, StatusCode, Uri},
+    http::{HeaderMap, Method, StatusCode, Uri},
     response::{IntoResponse, Response},
 };
 use cloister_parent_proxy::Address;
 use cloister_wire::{error::ErrorCode, oip::RepositoryModel};
 use serde_json::{Value, json};
-use support::{Asked, Enclave, PATIENCE, answers, refuses, soon, until};
+use support::{Asked, Enclave, Models, PATIENCE, answers, bundle, refuses, soon, until};
 use tokio::{
     io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
     net::{TcpListener, TcpStream, UnixStream},
@@ -148,6 +148,22 @@ async fn asked_to_end_it_answers_what_it_was_asked_before() {
 }
 
 #[tokio::test]
+async fn the_page_of_metrics_is_no_service_whose_end_is_logged() {
+    let mut command = Command::new(PROXY);
+    command.args(["serve", "--http", "tcp:127.0.0.1:0", "--plain-enclave", "vsock:16:5001"]);
+    command.args(["--metrics", "tcp:127.0.0.1:0"]).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
+    let mut child = command.spawn().unwrap();
+    soon(BufReader::new(child.stdout.take().unwrap()).read_line(&mut String::new())).await.unwrap();
+    let kill = format!("kill -TERM {}", child.id().unwrap());
+    assert!(Command::new("sh").args(["-c", &kill]).status().await.unwrap().success());
+    let mut log = String::new();
+    soon(child.stderr.take().unwrap().read_to_string(&mut log)).await.unwrap();
+    for event in ["event=draining http_connections=0", "event=stopped http_cut=0"] {
+        assert_eq!(log.matches(event).count(), 1, "{event} is once in\n{log}");
+    }
+}
+
+#[tokio::test]
 async fn what_enclaves_log_is_counted_whatever_else_comes() {
     let folder = tempfile::tempdir().unwrap();
     let socket = folder.path().join("events.sock");
@@ -191,12 +207,15 @@ async fn a_socket_that_a_former_program_left_is_no_obstacle() {
 
 type Store = Arc<Mutex<HashMap<String, Bytes>>>;
 
-/// As much of S3 as an object needs: `GET` and `PUT`, by path.
+/// As much of S3 as an object needs: `GET` and `PUT`, by path, the latter in place of nothing if that is asked.
 async fn object_store() -> (String, Store) {
-    async fn serve(State(store): State<Store>, method: Method, uri: Uri, body: Bytes) -> Response {
+    async fn serve(State(store): State<Store>, method: Method, uri: Uri, head: HeaderMap, body: Bytes) -> Response {
         let mut store = store.lock().unwrap();
         let key = uri.path().to_owned();
         match method {
+            Method::PUT if head.get("if-none-match").is_some_and(|what| what == "*") && store.contains_key(&key) => {
+                StatusCode::PRECONDITION_FAILED.into_response()
+            }
             Method::PUT => {
                 store.insert(key, body);
                 [("etag", "\"0\"")].into_response()
@@ -241,6 +260,7 @@ async fn a_message_in_a_bucket_is_answered_there_or_here() {
         ("AWS_ACCESS_KEY_ID", "id"),
         ("AWS_SECRET_ACCESS_KEY", "secret"),
         ("AWS_REGION", "eu-central-1"),
+        ("AWS_CONDITIONAL_PUT", "disabled"),
     ];
     let program = Program::serve(&flags, &variables).await;
     let ask = async |body: Value| {
@@ -254,6 +274,10 @@ async fn a_message_in_a_bucket_is_answered_there_or_here() {
     assert!(answer.ends_with("{\"output\":\"s3://responses/out/a\"}"), "{answer}");
     assert_eq!(store.lock().unwrap()["/responses/out/a"], "POST /v2/models/iris/infer:body");
     assert_eq!(enclave.last().headers["content-type"], "application/vnd.cloister.infer");
+
+    let answer = ask(json!({"input": "s3://requests/a", "output": "s3://requests/refused"})).await;
+    assert!(answer.starts_with("HTTP/1.1 403 ") && answer.contains("\"code\":\"object_refused\""), "{answer}");
+    assert_eq!(store.lock().unwrap()["/requests/refused"], "refused", "what is there is not replaced");
 
     let answer = ask(json!({"input": "s3://requests/refused", "output": "s3://responses/out/b"})).await;
     assert!(answer.contains("\"code\":\"ciphertext_refused\""), "{answer}");
@@ -304,7 +328,34 @@ async fn models_are_listed_loaded_and_unloaded_on_every_enclave() {
     assert_eq!(models(&control, &["load", file]).await, (Some(0), loaded, String::new()));
     let unloaded = "unloaded iris from 2 enclaves\n".to_owned();
     assert_eq!(models(&control, &["unload", "iris"]).await, (Some(0), unloaded, String::new()));
-    assert_eq!((a.asked().len(), b.asked().len()), (3, 3));
+    assert_eq!((a.changes().len(), b.changes().len()), (2, 2));
+}
+
+#[tokio::test]
+async fn an_operator_replaces_a_model_and_hears_where_that_failed() {
+    let (replaced, kept) = (Models::with("iris", "sha384:00"), Models::with("iris", "sha384:00"));
+    let refusing = kept.clone();
+    let refusing = Enclave::that(move |asked| {
+        std::future::ready(match asked.path.as_str() {
+            "/v2/repository/load" => refuses(ErrorCode::InsufficientMemory),
+            _ => refusing.answer(&asked),
+        })
+    });
+    let (first, second) = (replaced.start().await, refusing.await);
+    let mut file = tempfile::NamedTempFile::new().unwrap();
+    file.write_all(&bundle("iris", 1)).unwrap();
+    let file = file.path().to_str().unwrap();
+
+    let (status, _, stderr) = models(&[&first.address, &second.address], &["load", file]).await;
+    let said = stderr.split_whitespace().collect::<Vec<_>>().join(" ");
+    assert_eq!(status, Some(1), "{said}");
+    let digest = &replaced.digests()[0];
+    assert!(said.contains(&format!("but {} serves iris/1 {digest}:", first.address)), "{said}");
+    assert!(said.contains("(insufficient_memory)"), "{said}");
+    assert_eq!((replaced.served().len(), kept.digests()), (1, vec!["sha384:00".into()]));
+
+    let again = models(&[&first.address], &["load", file]).await;
+    assert_eq!(again, (Some(0), format!("loaded iris/1 {digest} into 1 enclave\n"), String::new()));
 }
 
 #[tokio::test]

@@ -191,6 +191,19 @@ async fn one_connection_over_the_cap_is_closed_and_makes_no_queue() {
     assert_eq!(proxy.drained().await, Summary { served: 3, refused: 1 + refused, cut: 0 });
 }
 
+#[tokio::test]
+async fn an_address_has_its_share_of_connections() {
+    let limits = Limits { connections_per_address: NonZeroUsize::MIN, ..unlimited() };
+    let proxy = Proxy::with(limits, [echo().await]).await;
+    let mut first = proxy.client().await;
+    assert_alive(&mut first).await;
+    assert_closed(&mut proxy.client().await).await;
+    let neighbour = TcpSocket::new_v4().unwrap();
+    neighbour.bind("127.0.0.2:0".parse().unwrap()).unwrap();
+    assert_alive(&mut neighbour.connect(proxy.address).await.unwrap()).await;
+    assert_alive(&mut first).await;
+}
+
 /// The place of a connection that has just ended is free a moment later.
 async fn refusals_until_served(proxy: &Proxy) -> u64 {
     let served = async {

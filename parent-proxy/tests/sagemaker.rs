@@ -9,14 +9,16 @@ use std::{fs, os::unix::fs::symlink, path::Path};
 use axum::{
     Json,
     body::Body,
-    http::{Method, StatusCode},
+    http::Method,
     response::{IntoResponse, Response},
 };
 use base64::{Engine, engine::general_purpose::STANDARD};
 use cloister_parent_proxy::{FrontSettings, Limits, MultiModel};
-use cloister_wire::{error::ErrorCode, oip::RepositoryModel};
+use cloister_wire::error::ErrorCode;
 use serde_json::{Value, json};
-use support::{Answer, Asked, Enclave, Front, answers, closed, refuses, request, settings, unlimited, until};
+use support::{
+    Answer, Asked, Enclave, Front, Models, answers, bundle, closed, refuses, request, settings, unlimited, until,
+};
 use tempfile::TempDir;
 
 const ATTESTATION: &str = "application/vnd.cloister.attestation";
@@ -54,6 +56,17 @@ async fn ping_waits_for_an_enclave_that_attests() {
     until(async || front.get("/ping").await.status() == 200).await;
     drop(enclave);
     until(async || front.get("/ping").await.status() == 503).await;
+}
+
+#[tokio::test]
+async fn an_enclave_that_has_much_to_do_is_up() {
+    let busy = Enclave::that(async |asked| match asked.path.as_str() {
+        "/v1/attestation" => refuses(ErrorCode::Busy),
+        _ => answers(&asked),
+    });
+    let busy = busy.await;
+    let front = Front::to(&[&busy]).await;
+    until(async || front.get("/ping").await.status() == 200).await;
 }
 
 #[tokio::test]
@@ -244,12 +257,12 @@ async fn every_line_has_its_answer_in_order() {
     let answer = front.invoke(LINES, &[IRIS], lines.join("\n") + "\n").await;
     assert_eq!((answer.status(), answer.header("content-type")), (200, Some(LINES)));
     let answers: Vec<Value> = answer.text().lines().map(|line| serde_json::from_str(line).unwrap()).collect();
-    assert_eq!(answers.len(), lines.len());
+    assert_eq!(answers.len(), lines.len() - 1, "a blank line has no answer");
     assert_eq!(answers[0], json!({"id": "1", "response": STANDARD.encode("POST /v2/models/iris/infer:one")}));
     assert_eq!(answers[1], json!({"response": STANDARD.encode("POST /v2/models/wine/versions/2/infer:two")}));
     let error = json!({"error": "as the test wants", "code": "unknown_model"});
     assert_eq!(answers[2], json!({"id": "3", "error": error}));
-    for (line, id) in [(3, json!("4")), (4, Value::Null), (5, Value::Null), (6, Value::Null)] {
+    for (line, id) in [(3, json!("4")), (4, Value::Null), (5, Value::Null)] {
         assert_eq!((&answers[line]["error"]["code"], &answers[line]["id"]), (&json!("bad_request"), &id), "{line}");
     }
 }
@@ -263,6 +276,23 @@ async fn lines_without_a_model_say_so_and_an_empty_end_is_no_line() {
     assert_eq!(answer.text().lines().count(), 1);
     assert!(answer.text().contains("X-Amzn-SageMaker-Target-Model"), "{}", answer.text());
     assert_eq!(front.invoke(LINES, &[IRIS], "").await.text(), "");
+}
+
+#[tokio::test]
+async fn a_batch_costs_no_more_than_its_limits() {
+    let enclave = Enclave::that(async |_| vec![0; 1000].into_response()).await;
+    let front = Front::with(settings(&[&enclave]), Limits { body: 1000, ..unlimited() }).await;
+    let line = json!({"request": ""}).to_string() + "\n";
+    assert_eq!(front.invoke(LINES, &[IRIS], line.repeat(2)).await.text().lines().count(), 2);
+    let asked = enclave.asked().len();
+    assert_eq!(front.invoke(LINES, &[IRIS], line.repeat(50)).await.code(), ErrorCode::TooLarge);
+    assert_eq!(enclave.asked().len() - asked, 3, "the third answer is one too many");
+
+    let front = Front::to(&[&enclave]).await;
+    assert_eq!(front.invoke(LINES, &[IRIS], "\n \r\n".repeat(20_000)).await.text(), "");
+    let answer = front.invoke(LINES, &[IRIS], "x\n".repeat(10_001)).await;
+    assert_eq!(answer.code(), ErrorCode::TooLarge);
+    assert!(answer.error().contains("lines"), "{}", answer.error());
 }
 
 // Objects
@@ -293,7 +323,7 @@ async fn objects_are_refused_before_anything_is_fetched() {
 
 // Multi-model
 
-/// A front with enclaves whose repositories take every bundle that begins with `bundle`.
+/// A front with an enclave, and two model repositories.
 struct Multi {
     enclave: Enclave,
     repositories: [Enclave; 2],
@@ -303,7 +333,7 @@ struct Multi {
 
 impl Multi {
     async fn start() -> Self {
-        Self::with([Enclave::that(repository).await, Enclave::that(repository).await]).await
+        Self::with([Models::default().start().await, Models::default().start().await]).await
     }
 
     async fn with(repositories: [Enclave; 2]) -> Self {
@@ -330,18 +360,8 @@ impl Multi {
     }
 }
 
-async fn repository(asked: Asked) -> Response {
-    let model = RepositoryModel {
-        name: String::from_utf8_lossy(&asked.body).trim_start_matches("bundle ").into(),
-        version: "1".into(),
-        state: "READY".into(),
-        digest: "sha384:00".into(),
-    };
-    match asked.path.as_str() {
-        "/v2/repository/load" if asked.body.starts_with(b"bundle ") => Json(model).into_response(),
-        "/v2/repository/load" => refuses(ErrorCode::BundleRefused),
-        _ => StatusCode::OK.into_response(),
-    }
+fn last_change(repository: &Enclave) -> Asked {
+    repository.changes().pop().unwrap()
 }
 
 #[tokio::test]
@@ -350,7 +370,7 @@ async fn a_model_is_loaded_shown_invoked_and_unloaded() {
     let url = multi.path("models/iris.cloister");
     assert_eq!(multi.load("m-1", &url).await.status(), 200);
     for repository in &multi.repositories {
-        assert_eq!(repository.last().body, "bundle iris");
+        assert_eq!(last_change(repository).body, "bundle iris");
     }
     let entry = json!({"modelName": "m-1", "modelUrl": url});
     assert_eq!(multi.front.get("/models/m-1").await.json(), entry);
@@ -362,7 +382,7 @@ async fn a_model_is_loaded_shown_invoked_and_unloaded() {
 
     assert_eq!(multi.delete("/models/m-1").await.status(), 200);
     for repository in &multi.repositories {
-        assert_eq!(repository.last().path, "/v2/repository/models/iris/versions/1/unload");
+        assert_eq!(last_change(repository).path, "/v2/repository/models/iris/versions/1/unload");
     }
     assert_eq!(multi.front.get("/models/m-1").await.code(), ErrorCode::UnknownModel);
     assert_eq!(multi.delete("/models/m-1").await.code(), ErrorCode::UnknownModel);
@@ -384,9 +404,9 @@ async fn a_name_is_given_once_and_a_bundle_may_have_two() {
 
     assert_eq!(multi.load("m-2", &url).await.status(), 200);
     assert_eq!(multi.delete("/models/m-1").await.status(), 200);
-    assert_eq!(multi.repositories[0].last().path, "/v2/repository/load", "m-2 goes on meaning it");
+    assert_eq!(last_change(&multi.repositories[0]).path, "/v2/repository/load", "m-2 goes on meaning it");
     assert_eq!(multi.delete("/models/m-2").await.status(), 200);
-    assert!(multi.repositories[0].last().path.ends_with("/unload"));
+    assert!(last_change(&multi.repositories[0]).path.ends_with("/unload"));
 }
 
 #[tokio::test]
@@ -399,37 +419,115 @@ async fn only_bundles_under_the_folder_are_loaded() {
     for (url, code) in [
         ("models/gone.cloister", ErrorCode::NotFound),
         ("models/iris.onnx", ErrorCode::BadRequest),
-        ("models/../outside.cloister", ErrorCode::BadRequest),
-        ("models/link.cloister", ErrorCode::BadRequest),
-        ("models/up/outside.cloister", ErrorCode::BadRequest),
-        ("outside.cloister", ErrorCode::BadRequest),
+        ("models/../outside.cloister", ErrorCode::NotFound),
+        ("models/../gone.cloister", ErrorCode::NotFound),
+        ("models/link.cloister", ErrorCode::NotFound),
+        ("models/up/outside.cloister", ErrorCode::NotFound),
+        ("outside.cloister", ErrorCode::NotFound),
         ("models", ErrorCode::BadRequest),
     ] {
         assert_eq!(multi.load("m", &multi.path(url)).await.code(), code, "{url}");
     }
-    assert_eq!(multi.load("m", "/etc/passwd").await.code(), ErrorCode::BadRequest);
+    let answers = [multi.load("m", "/etc/passwd").await, multi.load("m", "/etc/gone").await];
+    assert_eq!(answers[0].text(), answers[1].text(), "what is elsewhere is nobody's business");
     assert_eq!(multi.front.post("/models", &[], "{}").await.code(), ErrorCode::BadRequest);
     assert!(multi.repositories[0].asked().is_empty());
 }
 
+/// A repository that answers a load in its own way.
+async fn that_loads(models: &Models, load: impl Fn(Asked) -> Response + Clone + Send + Sync + 'static) -> Enclave {
+    let models = models.clone();
+    let answer = move |asked: Asked| match asked.path.as_str() {
+        "/v2/repository/load" => load(asked),
+        _ => models.answer(&asked),
+    };
+    Enclave::that(move |asked| std::future::ready(answer(asked))).await
+}
+
 #[tokio::test]
 async fn what_one_enclave_refuses_none_keeps() {
-    let full = Enclave::that(async |_| refuses(ErrorCode::InsufficientMemory)).await;
-    let multi = Multi::with([Enclave::that(repository).await, full]).await;
+    let models = Models::default();
+    let full = that_loads(&Models::default(), |_| refuses(ErrorCode::InsufficientMemory)).await;
+    let multi = Multi::with([models.start().await, full]).await;
     let answer = multi.load("m-1", &multi.path("models")).await;
     assert_eq!((answer.status(), answer.code()), (507, ErrorCode::InsufficientMemory));
-    assert_eq!(multi.repositories[0].last().path, "/v2/repository/models/iris/versions/1/unload");
+    assert_eq!(last_change(&multi.repositories[0]).path, "/v2/repository/models/iris/versions/1/unload");
+    assert!(models.served().is_empty());
     assert_eq!(multi.front.get("/models").await.json(), json!({"models": []}));
 }
 
 #[tokio::test]
-async fn a_model_that_an_enclave_has_lost_is_unloaded_from_the_others() {
-    let forgetful = Enclave::that(async |asked| match asked.path.ends_with("/unload") {
-        true => refuses(ErrorCode::UnknownModel),
-        false => repository(asked).await,
+async fn what_was_served_before_stays_when_a_load_fails() {
+    let models = Models::default();
+    let served = models.start().await;
+    let full = that_loads(&Models::default(), |_| refuses(ErrorCode::InsufficientMemory)).await;
+    let multi = Multi::with([served, full]).await;
+    let digest = models.load(b"bundle iris");
+    assert_eq!(multi.load("m-1", &multi.path("models")).await.code(), ErrorCode::InsufficientMemory);
+    assert_eq!(models.digests(), [digest]);
+}
+
+#[tokio::test]
+async fn enclaves_that_disagree_keep_nothing() {
+    let (models, others) = (Models::default(), Models::default());
+    let odd = others.clone();
+    let odd = that_loads(&others, move |_| {
+        odd.load(b"bundle wine");
+        Json(&odd.served()[0]).into_response()
     });
-    let multi = Multi::with([forgetful.await, Enclave::that(repository).await]).await;
+    let multi = Multi::with([models.start().await, odd.await]).await;
+    assert_eq!(multi.load("m-1", &multi.path("models")).await.code(), ErrorCode::Internal);
+    assert!(models.served().is_empty() && others.served().is_empty());
+}
+
+#[tokio::test]
+async fn no_model_takes_the_place_of_another() {
+    let (without, with) = (Models::default(), Models::with("iris", "sha384:00"));
+    let multi = Multi::with([without.start().await, with.start().await]).await;
+    fs::write(multi.path("models/iris.cloister"), bundle("iris", 1)).unwrap();
+    let answer = multi.load("m-1", &multi.path("models")).await;
+    assert_eq!(answer.status(), 409);
+    assert!(answer.error().contains("not replaced"), "{}", answer.error());
+    assert!(without.served().is_empty());
+    assert_eq!(with.digests(), ["sha384:00"]);
+    with.forget();
     assert_eq!(multi.load("m-1", &multi.path("models")).await.status(), 200);
+    assert_eq!(with.digests(), without.digests());
+
+    fs::write(multi.path("models/iris.cloister"), bundle("iris", 2)).unwrap();
+    assert_eq!(multi.load("m-2", &multi.path("models")).await.status(), 409, "nor that of one that was loaded");
+}
+
+#[tokio::test]
+async fn an_enclave_that_starts_anew_gets_its_models_back() {
+    let models = Models::default();
+    let multi = Multi::with([models.start().await, Models::default().start().await]).await;
+    let ping = async |status| until(async || multi.front.get("/ping").await.status() == status).await;
+    assert_eq!(multi.load("m-1", &multi.path("models")).await.status(), 200);
+    let digests = models.digests();
+    ping(200).await;
+    models.forget();
+    until(async || models.digests() == digests).await;
+    ping(200).await;
+
+    let file = multi.path("models/iris.cloister");
+    fs::write(&file, "bundle iris, but another").unwrap();
+    models.forget();
+    ping(503).await;
+    let asked = multi.repositories[0].asked().len();
+    until(async || multi.repositories[0].asked().len() >= asked + 3).await;
+    assert!(models.served().is_empty(), "it gets what it had or nothing, however often it is asked");
+    fs::write(&file, "bundle iris").unwrap();
+    ping(200).await;
+    assert_eq!(models.digests(), digests);
+}
+
+#[tokio::test]
+async fn a_model_that_an_enclave_has_lost_is_unloaded_from_the_others() {
+    let (forgetful, models) = (Models::default(), Models::default());
+    let multi = Multi::with([forgetful.start().await, models.start().await]).await;
+    assert_eq!(multi.load("m-1", &multi.path("models")).await.status(), 200);
+    forgetful.forget();
     assert_eq!(multi.delete("/models/m-1").await.status(), 200);
-    assert!(multi.repositories[1].last().path.ends_with("/unload"));
+    assert!(models.served().is_empty());
 }

@@ -28,7 +28,7 @@ pub(crate) struct Models {
 enum Action {
     /// List what each enclave serves
     List,
-    /// Load a bundle into every enclave, or into none
+    /// Load a bundle into every enclave, in place of one of the same name and version, or into none
     Load {
         /// The bundle, a *.cloister file
         file: PathBuf,

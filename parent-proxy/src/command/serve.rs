@@ -65,7 +65,8 @@ pub(crate) struct Serve {
     #[arg(long = "s3-bucket", env = "CLOISTER_S3_BUCKET", value_name = "NAME", value_delimiter = ',')]
     buckets: Vec<Bucket>,
     /// The folder of bundles that SageMaker's multi-model verbs may load; with SAGEMAKER_MULTI_MODEL=true it is
-    /// /opt/ml/models unless given
+    /// /opt/ml/models unless given. Whoever reaches the HTTP port may then load and unload models: it is for SageMaker,
+    /// where only the platform reaches it
     #[arg(long, env = "CLOISTER_MULTI_MODEL", value_name = "DIR", requires = "plain_enclaves")]
     multi_model: Option<PathBuf>,
     /// An enclave's model repository, for --multi-model: one for each --plain-enclave, in their order
@@ -77,9 +78,14 @@ pub(crate) struct Serve {
     /// Where to hear what enclaves log, written as for --enclave; vsock:4294967295:PORT hears any of them
     #[arg(long, env = "CLOISTER_EVENTS", value_name = "ADDR")]
     events: Option<Address>,
-    /// Connections at a time, to each of the places where clients arrive; one over it is closed at once
+    /// Connections at a time, to each of the places where clients arrive; one over it is closed at once, but for HTTP the one
+    /// on which nothing has been asked for the longest makes room. Give more than --max-requests, so that GET /ping finds some
     #[arg(long, env = "CLOISTER_MAX_CONNECTIONS", value_name = "NUMBER", default_value = "256")]
     max_connections: NonZeroUsize,
+    /// Of these the ones of a single address (of IPv6, a /64); as many as --max-connections unless given, since behind a
+    /// load balancer all clients have its address. Give less where clients connect themselves
+    #[arg(long, env = "CLOISTER_MAX_CONNECTIONS_PER_ADDRESS", value_name = "NUMBER")]
+    max_connections_per_address: Option<NonZeroUsize>,
     /// How long to try to reach an enclave, all tries for a connection together
     #[arg(long, env = "CLOISTER_CONNECT_TIMEOUT", value_name = "TIME", default_value = "5s", value_parser = limit)]
     connect_timeout: Duration,
@@ -95,7 +101,10 @@ pub(crate) struct Serve {
     /// The largest body of an HTTP request, in bytes, KiB or MiB
     #[arg(long, env = "CLOISTER_MAX_BODY", value_name = "SIZE", default_value = "6MiB", value_parser = size)]
     max_body: usize,
-    /// How long an HTTP request may take from its head to its answer
+    /// How long the body of an HTTP request may take to arrive
+    #[arg(long, env = "CLOISTER_BODY_TIMEOUT", value_name = "TIME", default_value = "10s", value_parser = limit)]
+    body_timeout: Duration,
+    /// How long an HTTP request may take from its head to its answer, and then its answer to be read
     #[arg(long, env = "CLOISTER_ANSWER_TIMEOUT", value_name = "TIME", default_value = "60s", value_parser = limit)]
     answer_timeout: Duration,
 }
@@ -153,11 +162,13 @@ impl Serve {
     fn limits(&self) -> Limits {
         Limits {
             connections: self.max_connections,
+            connections_per_address: self.max_connections_per_address.unwrap_or(self.max_connections),
             connect: self.connect_timeout,
             idle: self.idle_timeout,
             drain: self.drain_timeout,
             requests: self.max_requests,
             body: self.max_body,
+            arrival: self.body_timeout,
             answer: self.answer_timeout,
         }
     }
@@ -268,13 +279,22 @@ mod tests {
     }
 
     #[test]
+    fn an_address_may_have_all_connections_unless_it_is_said() {
+        let each = |arguments: &[&str]| relay(arguments).unwrap().limits().connections_per_address.get();
+        assert_eq!(each(&["--max-connections", "1000"]), 1000);
+        assert_eq!(each(&["--max-connections", "1000", "--max-connections-per-address", "8"]), 8);
+    }
+
+    #[test]
     fn only_the_drain_may_be_cut_to_nothing() {
         assert_eq!(relay(&["--drain-timeout", "0s"]).unwrap().drain_timeout, Duration::ZERO);
         for faulty in [
             ["--connect-timeout", "0s"],
             ["--idle-timeout", "0ms"],
             ["--answer-timeout", "0s"],
+            ["--body-timeout", "0s"],
             ["--max-connections", "0"],
+            ["--max-connections-per-address", "0"],
             ["--max-requests", "0"],
             ["--max-body", "0"],
         ] {

@@ -5,6 +5,7 @@ use base64::{Engine, engine::general_purpose::STANDARD};
 use bytes::Bytes;
 use cloister_wire::error::{ErrorBody, ErrorCode};
 use serde::{Deserialize, Serialize};
+use tokio::task::yield_now;
 
 use super::infer;
 use crate::{
@@ -13,8 +14,11 @@ use crate::{
     upstream::{Pin, Upstream},
 };
 
-/// The answers to a batch are kept until the last is there.
-const MAX_ANSWER_BYTES: usize = 64 << 20;
+/// The answers to a batch are kept until the last is there: so many times what a body may have, a few answers for each byte
+/// that was sent, and no multiple of it that a client chooses.
+const ANSWERS_PER_BODY: usize = 4;
+/// Records of a batch. A line that is none costs a client two bytes and us an answer.
+const MAX_LINES: usize = 10_000;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -40,23 +44,32 @@ enum Outcome {
     Error(ErrorBody),
 }
 
-/// Answers line by line, in order. One that cannot be answered does not keep others from being answered.
+/// Answers line by line, in order, but for blank ones. One that cannot be answered does not keep others from being answered.
 pub(crate) async fn answer(
     upstream: &Upstream,
     pin: &mut Pin,
     default: &Result<Model, Refusal>,
     body: &[u8],
+    max_body: usize,
 ) -> Result<String, Refusal> {
+    let max = ANSWERS_PER_BODY.saturating_mul(max_body);
     let text = str::from_utf8(body).map_err(|_| Refusal::bad_request("the lines are not UTF-8"))?;
+    let lines = text.lines().filter(|line| !line.trim().is_empty());
+    if lines.clone().nth(MAX_LINES).is_some() {
+        let error = format!("there are more than {MAX_LINES} lines: send fewer at a time");
+        return Err(Refusal::new(ErrorCode::TooLarge, error));
+    }
     let mut answers = String::new();
-    for line in text.trim_end_matches(['\r', '\n']).lines() {
+    for line in lines {
         let answered = answer_line(upstream, pin, default, line).await;
         answers.push_str(&serde_json::to_string(&answered).expect("texts alone become JSON"));
         answers.push('\n');
-        if answers.len() > MAX_ANSWER_BYTES {
-            let error = format!("the answers have more than {MAX_ANSWER_BYTES} bytes: send fewer lines at a time");
+        if answers.len() > max {
+            let error = format!("the answers have more than {max} bytes: send fewer lines at a time");
             return Err(Refusal::new(ErrorCode::TooLarge, error));
         }
+        // Lines that no enclave is asked about would have the thread to themselves, and no deadline.
+        yield_now().await;
     }
     Ok(answers)
 }

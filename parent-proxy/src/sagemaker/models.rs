@@ -30,6 +30,7 @@ use tokio::task::{spawn, spawn_blocking};
 
 use super::invoke;
 use crate::{
+    bundle::digest_of,
     front::Front,
     log::log,
     model::Model,
@@ -39,6 +40,9 @@ use crate::{
 
 /// Models on a page of their list.
 const PAGE: usize = 100;
+/// Names that are remembered. Each may mean any bundle, so there may be more than an enclave holds models.
+const MAX_NAMES: usize = 1000;
+const MAX_NAME_BYTES: usize = 256;
 
 pub(crate) fn routes() -> Router<Arc<Front>> {
     Router::new()
@@ -51,6 +55,7 @@ pub(crate) fn routes() -> Router<Arc<Front>> {
 pub(crate) struct LoadedModels {
     folder: PathBuf,
     repository: Repository,
+    /// What an enclave that lost it gets again.
     loaded: Mutex<BTreeMap<String, Loaded>>,
     /// One load or unload at a time, as an enclave sees them.
     changing: tokio::sync::Mutex<()>,
@@ -60,6 +65,15 @@ pub(crate) struct LoadedModels {
 struct Loaded {
     model: Model,
     url: String,
+    /// Of its bundle, as the enclaves call it.
+    digest: String,
+}
+
+impl Loaded {
+    /// Whether an enclave serves it, or what an operator has put in its place.
+    fn is(&self, served: &RepositoryModel) -> bool {
+        self.model.name() == served.name && self.model.version() == Some(&served.version)
+    }
 }
 
 #[derive(Deserialize)]
@@ -141,7 +155,7 @@ impl From<QueryRejection> for Refusal {
 }
 
 fn models(front: &Front) -> Result<&LoadedModels, Refusal> {
-    front.models.as_ref().ok_or_else(|| Refusal::new(ErrorCode::NotFound, "nothing is at this path"))
+    front.models.as_deref().ok_or_else(|| Refusal::new(ErrorCode::NotFound, "nothing is at this path"))
 }
 
 impl LoadedModels {
@@ -151,20 +165,77 @@ impl LoadedModels {
 
     async fn load(&self, name: String, url: String) -> Result<Entry, Refusal> {
         let _alone = self.changing.lock().await;
-        if self.loaded().contains_key(&name) {
-            let error = "a model of this name is loaded: unload it first";
-            return Err(Refusal::bad_request(error).with_status(StatusCode::CONFLICT.as_u16()));
-        }
-        let (folder, file) = (self.folder.clone(), PathBuf::from(&url));
-        let bundle =
-            spawn_blocking(move || read_bundle(&folder, &file)).await.unwrap_or(Err(BundleError::Unreadable))?;
-        let RepositoryModel { name: own_name, version, .. } = self.repository.load(bundle).await?;
+        self.may_be_loaded(&name)?;
+        let bundle = self.bundle(&url).await?;
+        let RepositoryModel { name: own_name, version, digest, .. } = self.repository.add(bundle).await?;
         let model = Model::of(&own_name, &version).map_err(|error| {
             Refusal::new(ErrorCode::Internal, format!("the enclave answers with a name of none: {error}"))
         })?;
         log(format_args!("event=model_loaded model={model}"));
-        self.loaded().insert(name.clone(), Loaded { model, url: url.clone() });
+        self.loaded().insert(name.clone(), Loaded { model, url: url.clone(), digest });
         Ok(Entry { model_name: name, model_url: url })
+    }
+
+    fn may_be_loaded(&self, name: &str) -> Result<(), Refusal> {
+        let loaded = self.loaded();
+        if !(1..=MAX_NAME_BYTES).contains(&name.len()) || !name.bytes().all(|c| c.is_ascii_graphic()) {
+            let error = format!("a model's name has 1 to {MAX_NAME_BYTES} bytes, all of them visible ASCII");
+            return Err(Refusal::bad_request(error));
+        }
+        if loaded.contains_key(name) {
+            let error = "a model of this name is loaded: unload it first";
+            return Err(Refusal::bad_request(error).with_status(StatusCode::CONFLICT.as_u16()));
+        }
+        if loaded.len() >= MAX_NAMES {
+            let error = format!("{MAX_NAMES} models are loaded: unload some");
+            return Err(Refusal::new(ErrorCode::InsufficientMemory, error));
+        }
+        Ok(())
+    }
+
+    async fn bundle(&self, url: &str) -> Result<Bytes, BundleError> {
+        let (folder, file) = (self.folder.clone(), PathBuf::from(url));
+        spawn_blocking(move || read_bundle(&folder, &file)).await.unwrap_or(Err(BundleError::Unreadable))
+    }
+
+    /// Loads into an enclave what was loaded into all and what it has lost, as one has that started anew. Whether it then
+    /// serves it all; `None` while that changes. If it counts as `up` it is first said that it does not: loading takes time.
+    pub(crate) async fn restore(&self, enclave: usize, up: bool) -> Option<bool> {
+        if self.loaded().is_empty() {
+            return Some(true);
+        }
+        let _alone = self.changing.try_lock().ok()?;
+        let given: Vec<_> = self.loaded().values().cloned().collect();
+        let served = match self.repository.list_of(enclave).await {
+            Ok(served) => served,
+            Err(error) => {
+                log(format_args!("event=repository_failed error={:?}", error.to_string()));
+                return Some(false);
+            }
+        };
+        let is_lost = |given: &Loaded| !served.iter().any(|served| given.is(served));
+        for Loaded { model, url, digest } in given.into_iter().filter(is_lost) {
+            if up {
+                return Some(false);
+            }
+            match self.load_again(enclave, &url, &digest).await {
+                Ok(()) => log(format_args!("event=model_restored model={model}")),
+                Err(Refusal { body, .. }) => {
+                    log(format_args!("event=model_not_restored model={model} error={:?}", body.error));
+                    return Some(false);
+                }
+            }
+        }
+        Some(true)
+    }
+
+    async fn load_again(&self, enclave: usize, url: &str, digest: &str) -> Result<(), Refusal> {
+        let bundle = self.bundle(url).await?;
+        if digest_of(&bundle) != digest {
+            return Err(Refusal::new(ErrorCode::Internal, "another bundle is at its url than when it was loaded"));
+        }
+        self.repository.load_again(enclave, bundle).await?;
+        Ok(())
     }
 
     async fn unload(&self, name: &str) -> Result<(), Refusal> {
@@ -214,10 +285,8 @@ fn name_in(token: &str) -> Result<String, Refusal> {
 /// Why no bundle is read.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 enum BundleError {
-    #[error("nothing is at this url")]
+    #[error("nothing is at this url under the folder of models")]
     NotFound,
-    #[error("the url does not lie under the folder of models")]
-    Outside,
     #[error("the url is neither a *.cloister file nor a folder that holds exactly one")]
     NotOne,
     #[error("the bundle has more than {MAX_BUNDLE_BYTES} bytes")]
@@ -242,9 +311,10 @@ fn read_bundle(folder: &FilePath, url: &FilePath) -> Result<Bytes, BundleError> 
     Ok(bundle.into())
 }
 
+/// Where a path leads, if that is under `folder`. Nothing is said of what is elsewhere, not even whether it is there.
 fn under(folder: &FilePath, path: &FilePath) -> Result<PathBuf, BundleError> {
-    let path = path.canonicalize()?;
-    if path.starts_with(folder) { Ok(path) } else { Err(BundleError::Outside) }
+    let path = path.canonicalize().map_err(|_| BundleError::NotFound)?;
+    if path.starts_with(folder) { Ok(path) } else { Err(BundleError::NotFound) }
 }
 
 fn only_bundle(folder: &FilePath) -> Result<PathBuf, BundleError> {
@@ -272,7 +342,7 @@ impl From<BundleError> for Refusal {
     fn from(error: BundleError) -> Self {
         let code = match error {
             BundleError::NotFound => ErrorCode::NotFound,
-            BundleError::Outside | BundleError::NotOne => ErrorCode::BadRequest,
+            BundleError::NotOne => ErrorCode::BadRequest,
             BundleError::TooLarge => ErrorCode::TooLarge,
             BundleError::Unreadable => ErrorCode::Internal,
         };
@@ -283,7 +353,17 @@ impl From<BundleError> for Refusal {
 impl From<RepositoryError> for Refusal {
     fn from(error: RepositoryError) -> Self {
         log(format_args!("event=repository_failed error={:?}", error.to_string()));
+        // Which enclaves differ is for the log.
+        let error = match error {
+            RepositoryError::Partly { source, .. } => *source,
+            error => error,
+        };
         match error {
+            RepositoryError::Taken { .. } => {
+                let error = "another bundle of this name and version is served, and is not replaced: unload it first, or give \
+                             this one another version";
+                Self::bad_request(error).with_status(StatusCode::CONFLICT.as_u16())
+            }
             RepositoryError::Refused { status, body: ErrorBody { error, code }, .. } => {
                 Self::new(code, error).with_status(status)
             }
@@ -341,7 +421,7 @@ mod tests {
             folder.join("link.cloister"),
             folder,
         ] {
-            assert_eq!(read_bundle(&models, &url), Err(BundleError::Outside), "{}", url.display());
+            assert_eq!(read_bundle(&models, &url), Err(BundleError::NotFound), "{}", url.display());
         }
     }
 
@@ -360,13 +440,31 @@ mod tests {
         assert_eq!(read_bundle(&models, &file), Err(BundleError::TooLarge));
     }
 
+    fn loaded() -> LoadedModels {
+        LoadedModels::new(PathBuf::new(), Repository::new(Vec::new(), &crate::Limits::default()))
+    }
+
+    fn entry(n: usize) -> (String, Loaded) {
+        let (model, digest) = ("iris/1".parse().unwrap(), String::new());
+        (format!("{n:03}"), Loaded { model, url: format!("/models/{n}"), digest })
+    }
+
+    #[test]
+    fn names_are_short_and_visible_and_not_without_number() {
+        let models = loaded();
+        let status = |name: &str| models.may_be_loaded(name).err().map(|refusal| refusal.body.code);
+        for faulty in ["", "a b", "a\n", "\u{1b}[2J", "é", &"x".repeat(MAX_NAME_BYTES + 1)] {
+            assert_eq!(status(faulty), Some(ErrorCode::BadRequest), "{faulty:?}");
+        }
+        assert_eq!(status(&"x".repeat(MAX_NAME_BYTES)), None);
+        models.loaded().extend((0..MAX_NAMES).map(entry));
+        assert_eq!(status("another"), Some(ErrorCode::InsufficientMemory));
+    }
+
     #[test]
     fn pages_follow_one_another() {
-        let models = LoadedModels::new(PathBuf::new(), Repository::new(Vec::new(), &crate::Limits::default()));
-        for n in 0..2 * PAGE + 1 {
-            let loaded = Loaded { model: "iris/1".parse().unwrap(), url: format!("/models/{n}") };
-            models.loaded().insert(format!("{n:03}"), loaded);
-        }
+        let models = loaded();
+        models.loaded().extend((0..2 * PAGE + 1).map(entry));
         let (mut token, mut names) = (None, Vec::new());
         loop {
             let page = models.list(token.as_deref()).unwrap();

@@ -1,11 +1,15 @@
 //! Clients that stay with one enclave: its receipt key, and the public keys that it keeps, are what they count on.
 
 use std::{
-    collections::{HashMap, VecDeque},
-    sync::{Mutex, PoisonError},
+    collections::BTreeSet,
+    sync::{Mutex, MutexGuard, PoisonError},
     time::{Duration, SystemTime},
 };
 
+use aws_lc_rs::{
+    hmac::{self, HMAC_SHA256, Key},
+    rand::SystemRandom,
+};
 use axum::http::{HeaderMap, HeaderName};
 use serde::{Deserialize, Serialize};
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
@@ -20,8 +24,8 @@ const NEW_SESSION: &str = "NEW_SESSION";
 
 /// As long as a client may go without another attestation document.
 const LIFETIME: Duration = Duration::from_secs(15 * 60);
-/// Sessions at a time; the oldest go.
-const MAX_SESSIONS: usize = 10_000;
+/// Closed sessions that are remembered.
+const MAX_CLOSED: usize = 10_000;
 
 /// What a request says of its session.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -61,57 +65,103 @@ impl Session {
     }
 }
 
-/// All sessions.
-#[derive(Default)]
-pub(crate) struct Sessions(Mutex<Table>);
-
-#[derive(Default)]
-struct Table {
-    enclaves: HashMap<String, Address>,
-    /// When they expire, the oldest first.
-    order: VecDeque<(SystemTime, String)>,
+/// All sessions. None is kept: an id says its enclave and its expiry, under a MAC that only this process makes, so nobody's
+/// sessions push out another's.
+pub(crate) struct Sessions {
+    enclaves: Vec<Address>,
+    /// `None` without randomness for a key: then there are no sessions.
+    key: Option<Key>,
+    /// Those that were closed before they expired, the first to expire first.
+    closed: Mutex<BTreeSet<Content>>,
 }
 
+/// What an id says: its expiry in seconds since 1970, a number that sets it apart, and the place of its enclave among all.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Content {
+    expires: u64,
+    number: u64,
+    enclave: u32,
+}
+
+/// Of an id's hexadecimal digits these are the content, and what follows is the MAC.
+const CONTENT_BYTES: usize = 20;
+
 impl Sessions {
-    /// Opens a session with an enclave: its id and expiry as the header says them. `None` without randomness for an id.
-    pub(crate) fn open(&self, enclave: Address, now: SystemTime) -> Option<String> {
-        let mut random = [0; 16];
-        getrandom::getrandom(&mut random).ok()?;
-        let id = format!("{:032x}", u128::from_be_bytes(random));
-        let expires = now + LIFETIME;
-        let mut table = self.table(now);
-        if table.order.len() >= MAX_SESSIONS {
-            table.drop_oldest();
-        }
-        table.enclaves.insert(id.clone(), enclave);
-        table.order.push_back((expires, id.clone()));
-        Some(format!("{id}; Expires={}", timestamp(expires)?))
+    /// Sessions with any of these.
+    pub(crate) fn new(enclaves: Vec<Address>) -> Self {
+        Self { enclaves, key: Key::generate(HMAC_SHA256, &SystemRandom::new()).ok(), closed: Mutex::default() }
     }
 
+    /// Opens a session with an enclave: its id and expiry as the header says them. `None` without randomness for an id.
+    pub(crate) fn open(&self, enclave: &Address, now: SystemTime) -> Option<String> {
+        let mut number = [0; 8];
+        getrandom::getrandom(&mut number).ok()?;
+        let expires = now + LIFETIME;
+        let content = Content {
+            expires: seconds(expires),
+            number: u64::from_be_bytes(number),
+            enclave: self.enclaves.iter().position(|other| other == enclave)?.try_into().ok()?,
+        };
+        Some(format!("{}; Expires={}", content.id(self.key.as_ref()?), timestamp(expires)?))
+    }
+
+    /// Refuses the session from now on. That is remembered until it expires, but of [`MAX_CLOSED`] sessions only; beyond
+    /// that one that was closed may be used again, by whoever knows its id, for what is left of its time.
     pub(crate) fn close(&self, id: &str) {
-        self.table(SystemTime::now()).enclaves.remove(id);
+        let Some(content) = self.content(id, SystemTime::now()) else { return };
+        let mut closed = self.closed();
+        closed.insert(content);
+        while closed.len() > MAX_CLOSED {
+            closed.pop_first();
+        }
     }
 
     fn enclave(&self, id: &str, now: SystemTime) -> Option<Address> {
-        self.table(now).enclaves.get(id).cloned()
+        let content = self.content(id, now)?;
+        let mut closed = self.closed();
+        while closed.first().is_some_and(|first| first.expires <= seconds(now)) {
+            closed.pop_first();
+        }
+        let open = !closed.contains(&content);
+        self.enclaves.get(content.enclave as usize).filter(|_| open).cloned()
     }
 
-    /// The sessions that have not expired.
-    fn table(&self, now: SystemTime) -> std::sync::MutexGuard<'_, Table> {
-        let mut table = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        while table.order.front().is_some_and(|(expires, _)| *expires <= now) {
-            table.drop_oldest();
-        }
-        table
+    /// What an id says, if it is one of ours and has not expired.
+    fn content(&self, id: &str, now: SystemTime) -> Option<Content> {
+        Content::of(id, self.key.as_ref()?).filter(|content| seconds(now) < content.expires)
+    }
+
+    fn closed(&self) -> MutexGuard<'_, BTreeSet<Content>> {
+        self.closed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Table {
-    fn drop_oldest(&mut self) {
-        if let Some((_, id)) = self.order.pop_front() {
-            self.enclaves.remove(&id);
-        }
+impl Content {
+    fn id(self, key: &Key) -> String {
+        let Self { expires, number, enclave } = self;
+        let mut bytes = [&expires.to_be_bytes()[..], &number.to_be_bytes(), &enclave.to_be_bytes()].concat();
+        let tag = hmac::sign(key, &bytes);
+        bytes.extend_from_slice(tag.as_ref());
+        hex::encode(bytes)
     }
+
+    /// Reads an id. The MAC is compared in constant time, so that it cannot be guessed byte by byte.
+    fn of(id: &str, key: &Key) -> Option<Self> {
+        let bytes = hex::decode(id).ok()?;
+        let (content, tag) = bytes.split_at_checked(CONTENT_BYTES)?;
+        hmac::verify(key, content, tag).ok()?;
+        let (expires, rest) = content.split_first_chunk()?;
+        let (number, enclave) = rest.split_first_chunk()?;
+        Some(Self {
+            expires: u64::from_be_bytes(*expires),
+            number: u64::from_be_bytes(*number),
+            enclave: u32::from_be_bytes(enclave.try_into().ok()?),
+        })
+    }
+}
+
+fn seconds(time: SystemTime) -> u64 {
+    time.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |time| time.as_secs())
 }
 
 fn timestamp(time: SystemTime) -> Option<String> {
@@ -126,37 +176,63 @@ mod tests {
         Address::Tcp { host: "enclave".into(), port }
     }
 
-    fn id(header: &str) -> &str {
-        header.split(';').next().unwrap()
+    fn sessions() -> Sessions {
+        Sessions::new(vec![enclave(1), enclave(2)])
+    }
+
+    fn opened(sessions: &Sessions, now: SystemTime) -> String {
+        sessions.open(&enclave(2), now).unwrap().split(';').next().unwrap().into()
     }
 
     #[test]
     fn a_session_lasts_its_time_and_no_longer() {
-        let (sessions, now) = (Sessions::default(), SystemTime::UNIX_EPOCH);
-        let header = sessions.open(enclave(1), now).unwrap();
+        let (sessions, now) = (sessions(), SystemTime::UNIX_EPOCH);
+        let header = sessions.open(&enclave(2), now).unwrap();
         assert!(header.ends_with("; Expires=1970-01-01T00:15:00Z"), "{header}");
-        assert!(id(&header).bytes().all(|c| c.is_ascii_alphanumeric()));
-        assert_eq!(sessions.enclave(id(&header), now + LIFETIME - Duration::from_secs(1)), Some(enclave(1)));
-        assert_eq!(sessions.enclave(id(&header), now + LIFETIME), None);
-        assert!(sessions.0.lock().unwrap().order.is_empty());
+        let id = header.split(';').next().unwrap();
+        assert!(id.bytes().all(|c| c.is_ascii_alphanumeric()) && id.len() <= 256, "{id}");
+        assert_eq!(sessions.enclave(id, now + LIFETIME - Duration::from_secs(1)), Some(enclave(2)));
+        assert_eq!(sessions.enclave(id, now + LIFETIME), None);
     }
 
     #[test]
-    fn the_oldest_goes_when_there_are_too_many() {
-        let (sessions, now) = (Sessions::default(), SystemTime::UNIX_EPOCH);
-        let headers: Vec<_> = (0..=MAX_SESSIONS).map(|_| sessions.open(enclave(1), now).unwrap()).collect();
-        assert_eq!(sessions.enclave(id(&headers[0]), now), None);
-        assert!(sessions.enclave(id(&headers[1]), now).is_some());
-        assert!(sessions.enclave(id(&headers[MAX_SESSIONS]), now).is_some());
-        assert_eq!(sessions.0.lock().unwrap().order.len(), MAX_SESSIONS);
+    fn nobodys_sessions_push_out_anothers() {
+        let (sessions, now) = (sessions(), SystemTime::now());
+        let first = opened(&sessions, now);
+        for _ in 0..2 * MAX_CLOSED {
+            sessions.close(&opened(&sessions, now));
+        }
+        assert_eq!(sessions.closed().len(), MAX_CLOSED);
+        assert_eq!(sessions.enclave(&first, now), Some(enclave(2)));
     }
 
     #[test]
-    fn a_closed_session_is_no_session() {
-        let (sessions, now) = (Sessions::default(), SystemTime::now());
-        let header = sessions.open(enclave(1), now).unwrap();
-        sessions.close(id(&header));
-        assert_eq!(sessions.enclave(id(&header), now), None);
+    fn an_id_that_was_not_given_out_is_none() {
+        let (sessions, now) = (sessions(), SystemTime::now());
+        let id = opened(&sessions, now);
+        for at in 0..id.len() {
+            let other = if id.as_bytes()[at] == b'0' { "1" } else { "0" };
+            let forged = format!("{}{other}{}", &id[..at], &id[at + 1..]);
+            assert_eq!(sessions.enclave(&forged, now), None, "{forged}");
+        }
+        let faulty = ["", "0", "0123456789abcdef", "é", &id[..id.len() - 2], &id[..40], &format!("{id}00")];
+        for faulty in faulty {
+            assert_eq!(sessions.enclave(faulty, now), None, "{faulty}");
+        }
+        assert_eq!(super::Sessions::new(vec![enclave(1), enclave(2)]).enclave(&id, now), None, "another process");
+    }
+
+    #[test]
+    fn a_closed_session_is_no_session_until_it_would_have_expired() {
+        let (sessions, now) = (sessions(), SystemTime::now());
+        let (id, other) = (opened(&sessions, now), opened(&sessions, now));
+        sessions.close(&id);
+        assert_eq!(sessions.enclave(&id, now), None);
+        assert_eq!(sessions.enclave(&other, now), Some(enclave(2)));
+        assert_eq!(sessions.enclave(&other, now + LIFETIME), None);
+        let later = opened(&sessions, now + LIFETIME);
+        assert!(sessions.enclave(&later, now + LIFETIME).is_some());
+        assert!(sessions.closed().is_empty());
     }
 
     #[test]

@@ -3,13 +3,15 @@
 #![allow(dead_code, reason = "each test program uses a part of this")]
 
 use std::{
+    collections::HashMap,
     net::SocketAddr,
     sync::{Arc, Mutex},
     time::Duration,
 };
 
+use aws_lc_rs::digest;
 use axum::{
-    Router,
+    Json, Router,
     body::{Body, Bytes, to_bytes},
     extract::Request,
     http::{HeaderMap, Method, StatusCode, request, response},
@@ -18,6 +20,7 @@ use axum::{
 use cloister_parent_proxy::{Address, FrontSettings, Limits, Metrics, Shutdown, serve_http};
 use cloister_wire::{
     error::{ErrorBody, ErrorCode},
+    oip::RepositoryModel,
     paths,
 };
 use hyper_util::{client::legacy::Client, rt::TokioExecutor};
@@ -55,6 +58,105 @@ pub(crate) struct Asked {
     pub(crate) path: String,
     pub(crate) headers: HeaderMap,
     pub(crate) body: Bytes,
+}
+
+/// A model repository that loads what [`bundle`] makes, and `bundle NAME` without a digest of its own.
+#[derive(Clone, Default)]
+pub(crate) struct Models(Arc<Mutex<Vec<RepositoryModel>>>);
+
+impl Models {
+    pub(crate) async fn start(&self) -> Enclave {
+        let models = self.clone();
+        Enclave::that(move |asked| std::future::ready(models.answer(&asked))).await
+    }
+
+    pub(crate) fn with(name: &str, digest: &str) -> Self {
+        let models = Self::default();
+        models.serve(model(name, digest));
+        models
+    }
+
+    pub(crate) fn answer(&self, asked: &Asked) -> Response {
+        match asked.path.as_str() {
+            paths::REPOSITORY_INDEX => Json(self.served()).into_response(),
+            paths::REPOSITORY_LOAD => match loaded(&asked.body) {
+                Some(model) => {
+                    self.serve(model.clone());
+                    Json(model).into_response()
+                }
+                None => refuses(ErrorCode::BundleRefused),
+            },
+            path => match self.unload(path) {
+                true => StatusCode::OK.into_response(),
+                false => refuses(ErrorCode::UnknownModel),
+            },
+        }
+    }
+
+    /// Loads a bundle of this enclave's own, and says its digest.
+    pub(crate) fn load(&self, bundle: &[u8]) -> String {
+        let model = loaded(bundle).unwrap();
+        self.serve(model.clone());
+        model.digest
+    }
+
+    pub(crate) fn served(&self) -> Vec<RepositoryModel> {
+        self.0.lock().unwrap().clone()
+    }
+
+    pub(crate) fn digests(&self) -> Vec<String> {
+        self.served().into_iter().map(|model| model.digest).collect()
+    }
+
+    /// Begins anew, with nothing.
+    pub(crate) fn forget(&self) {
+        self.0.lock().unwrap().clear();
+    }
+
+    fn serve(&self, model: RepositoryModel) {
+        let mut models = self.0.lock().unwrap();
+        models.retain(|other| other.name != model.name);
+        models.push(model);
+    }
+
+    fn unload(&self, path: &str) -> bool {
+        let mut models = self.0.lock().unwrap();
+        let before = models.len();
+        models.retain(|model| paths::repository_unload(&model.name, Some(&model.version)) != path);
+        models.len() < before
+    }
+}
+
+fn model(name: &str, digest: &str) -> RepositoryModel {
+    RepositoryModel { name: name.into(), version: "1".into(), state: "READY".into(), digest: digest.into() }
+}
+
+fn loaded(body: &[u8]) -> Option<RepositoryModel> {
+    #[derive(serde::Deserialize)]
+    struct Bundle {
+        description: ciborium::Value,
+    }
+    let digest = format!("sha384:{}", hex::encode(digest::digest(&digest::SHA384, body)));
+    if let Some(name) = body.strip_prefix(b"bundle ") {
+        return Some(model(str::from_utf8(name).unwrap(), &digest));
+    }
+    let Bundle { description } = ciborium::from_reader(body).ok()?;
+    let description: HashMap<String, String> = ciborium::from_reader(description.as_bytes()?.as_slice()).unwrap();
+    Some(model(&description["name"], &digest))
+}
+
+/// As much of a bundle as says its name and its version, and something to set it apart.
+pub(crate) fn bundle(name: &str, weights: u8) -> Vec<u8> {
+    let text = |text: &str| ciborium::Value::Text(text.into());
+    let description = [(text("name"), text(name)), (text("version"), text("1"))];
+    let description = ciborium::Value::Bytes(cbor(&ciborium::Value::Map(description.into())));
+    cbor(&ciborium::Value::Map(vec![(text("weights"), weights.into()), (text("description"), description)]))
+}
+
+fn cbor(value: &ciborium::Value) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    ciborium::into_writer(value, &mut bytes).unwrap();
+    bytes
 }
 
 /// An enclave that keeps what it was asked.
@@ -96,6 +198,11 @@ impl Enclave {
     pub(crate) fn asked(&self) -> Vec<Asked> {
         let asked = self.asked.lock().unwrap().clone();
         asked.into_iter().filter(|asked| asked.path != paths::READY && asked.path != paths::ATTESTATION).collect()
+    }
+
+    /// What a model repository was asked to change.
+    pub(crate) fn changes(&self) -> Vec<Asked> {
+        self.asked().into_iter().filter(|asked| asked.path != paths::REPOSITORY_INDEX).collect()
     }
 
     pub(crate) fn was_asked(&self, path: &str) -> bool {
@@ -212,7 +319,7 @@ pub(crate) fn settings(enclaves: &[&Enclave]) -> FrontSettings {
 }
 
 pub(crate) fn unlimited() -> Limits {
-    Limits { connect: NEVER, answer: NEVER, drain: NEVER, ..Limits::default() }
+    Limits { connect: NEVER, arrival: NEVER, answer: NEVER, drain: NEVER, ..Limits::default() }
 }
 
 /// What a client gets.
