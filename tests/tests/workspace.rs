@@ -112,6 +112,21 @@ fn the_verifier_needs_neither_network_nor_async_nor_tfhe() {
     }
 }
 
+/// The proxy knows nothing of ours, so it has a list of its own.
+#[test]
+fn the_proxy_counts_every_event_that_an_enclave_logs() {
+    let names = |file: &str, from: &str, to: &str| -> Vec<String> {
+        let source = fs::read_to_string(workspace().join(file)).unwrap();
+        let list = source.split_once(from).unwrap().1.split_once(to).unwrap().0;
+        let mut names: Vec<_> = list.split('"').skip(1).step_by(2).map(str::to_owned).collect();
+        names.sort();
+        names
+    };
+    let logged = names("enclave-app/src/log.rs", "const fn name(self)", "\n    }\n");
+    assert!(logged.contains(&"fatal_panic".to_owned()) && logged.len() > 20, "{logged:?}");
+    assert_eq!(names("parent-proxy/src/events.rs", "const NAMES:", "];"), logged);
+}
+
 /// `[`name`](file.rs)` in SECURITY.md, whose name is that of a test and not of the file.
 #[test]
 fn every_promise_links_a_test_that_exists() {
