@@ -402,7 +402,8 @@ impl VerificationError {
             }
             Self::ChannelRequired => {
                 "Connect to the enclave's TLS port. If TLS has to end before it, the policy must say \
-                 channel = \"optional\"; an enclave that the same policy accepts may then answer in place of another."
+                 channel = \"optional\" (`cloister policy new --channel optional`, or that line in the file); any enclave that \
+                 the same policy accepts may then answer."
             }
         }
         .to_owned()

@@ -173,7 +173,7 @@ impl ArchivedEnclave {
 
         // 12. Policy
         let accepted = policy.release_of(&document, now);
-        let accepted = accepted.and_then(|accepted| policy.check_channel(&statement.channel).map(|()| accepted));
+        let accepted = accepted.and_then(|accepted| policy.allow_channel(&statement.channel).map(|()| accepted));
         let release = document.journal.note(Step::Policy, policy.summary_of_connection(), accepted)?;
         let (receipts, accepted) = (Vec::new(), policy.accepted_models().clone());
         let recorded_policy = *recorded_policy;

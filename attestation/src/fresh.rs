@@ -56,7 +56,7 @@ impl FreshDocument {
 
     fn accepted(&self, policy: &Policy, now: Timestamp) -> Outcome<String> {
         let accepted = policy.release_of(&self.document, now)?;
-        policy.check_channel(&self.statement.channel)?;
+        policy.allow_channel(&self.statement.channel)?;
         policy.check_age(self.document.timestamp(), now)?;
         Ok(accepted)
     }

@@ -19,7 +19,7 @@ pub use warning::PolicyWarning;
 
 use self::text::{check_name, check_reason};
 use crate::{
-    AuthenticDocument, Channel, ModelError, Root, Sha384, Timestamp, VerificationError,
+    AuthenticDocument, Channel, ModelError, Refusal, Root, Sha384, Timestamp, VerificationError,
     document::MAX_AGE,
     foreign::listed,
     pcrs::{MEASURED, Pcrs},
@@ -297,8 +297,17 @@ impl Policy {
         format!("{}; {channel}", self.summary())
     }
 
+    /// What step 12.8 will say of a connection over `channel`, before there is one.
+    pub fn check_channel(&self, channel: &Channel) -> Result<(), Refusal> {
+        self.allow_channel(channel).map_err(|error| Refusal {
+            error: error.into(),
+            expected: self.summary_of_connection(),
+            passed: Vec::new(),
+        })
+    }
+
     /// 12.8: requires that TLS ends in the enclave, unless the policy says that it need not.
-    pub(crate) fn check_channel(&self, channel: &Channel) -> Result<(), VerificationError> {
+    pub(crate) fn allow_channel(&self, channel: &Channel) -> Result<(), VerificationError> {
         match (self.channel, channel) {
             (ChannelRule::Required, Channel::None) => Err(VerificationError::ChannelRequired),
             (ChannelRule::Required | ChannelRule::Optional, Channel::TlsExporter(_))

@@ -1,7 +1,7 @@
 //! A connection to an evaluator that was verified. There is no way to get one without the verification.
 
 use cloister_attestation::{
-    At, CertificateCache, Challenge, Evidence, Live, ManifestModel, Nonce, Policy, Presentation, Timestamp,
+    At, CertificateCache, Challenge, Channel, Evidence, Live, ManifestModel, Nonce, Policy, Presentation, Timestamp,
     UnverifiedDocument, VerifiedEnclave,
 };
 use cloister_wire::limits::REATTEST_AFTER;
@@ -49,6 +49,7 @@ impl AttestedConnection {
     /// the same policy accepts. What stays: features and logits are encrypted, and every answer has a receipt of the enclave
     /// that was verified, or is refused. No token travels.
     pub async fn open_without_channel(intermediary: &Intermediary, policy: Policy) -> Result<Self, Error> {
+        policy.check_channel(&Channel::None)?;
         Self::over(Transport::Relayed(Relayed::new(intermediary)?), policy, SystemClock).await
     }
 

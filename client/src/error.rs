@@ -142,7 +142,10 @@ impl Error {
     pub fn remedy(&self) -> String {
         match self {
             Self::Unreachable { .. } => {
-                "Check the address, that the proxy and the enclave are running, and that no firewall is between.".into()
+                "Check the address and its kind (https:// for TLS that ends in the enclave, --gateway for anything else), that \
+                 proxy and enclave are running, and that no firewall is between. If others are connected, all places may be \
+                 taken: try again, or with --connections 1."
+                    .into()
             }
             Self::ConnectionLost { .. } => {
                 "Connect again; if it happens again, ask the operator for the service's log.".into()
@@ -167,7 +170,7 @@ impl Error {
                 }
                 ErrorCode::Unauthorized => {
                     "Ask the operator for a token, whose digest stands in the enclave's settings, and give it with \
-                     --token-file, over TLS that ends in the enclave."
+                     --token-file to https://HOST:PORT, where TLS ends in the enclave. Through a gateway nobody is known."
                         .into()
                 }
                 ErrorCode::BudgetSpent => {
@@ -176,6 +179,16 @@ impl Error {
                 ErrorCode::Misdirected => {
                     "Several enclaves answer here, and each time another one: have the balancer keep a client's requests \
                      together, or try again."
+                        .into()
+                }
+                ErrorCode::NotFound => {
+                    "Nothing of Cloister's is at this address: check host, port and path (a proxy's HTTP port is 8080, and its \
+                     metrics are at another)."
+                        .into()
+                }
+                ErrorCode::TooLarge => {
+                    "Send fewer rows at a time, or ask the operator for a higher limit (--max-body of the proxy, and of what \
+                     stands before it); behind a gateway, --objects sends no large bodies."
                         .into()
                 }
                 ErrorCode::ObjectRefused | ErrorCode::ObjectUnavailable => {

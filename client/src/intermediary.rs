@@ -69,7 +69,7 @@ impl FromStr for ObjectLocation {
         let prefix = prefix.trim_end_matches('/');
         // What the store would write in another way would be another key than the one that is told.
         let same = Path::parse(prefix).is_ok_and(|path| path.as_ref() == prefix);
-        if bucket.len() < 3 || !plain || !same {
+        if !(3..=63).contains(&bucket.len()) || !plain || !same {
             return Err(wrong());
         }
         Ok(Self { bucket: bucket.to_owned(), prefix: prefix.to_owned() })
@@ -90,17 +90,23 @@ pub fn gateway_url(text: &str) -> Result<Url, IntermediaryError> {
 #[non_exhaustive]
 pub enum IntermediaryError {
     /// Not a URL of a gateway.
-    #[error("{0:?} is not a gateway: write https://HOST[:PORT][/PATH]")]
+    #[error("{0:?} is not a gateway: write https://HOST[:PORT][/PATH]; http:// where nobody ends TLS")]
     Gateway(String),
     /// Not a name of an endpoint.
     #[error("{0:?} is not the name of a SageMaker endpoint: 1 to 63 letters, digits and hyphens")]
     SageMaker(String),
     /// Not a region.
-    #[error("{0:?} is not an AWS region: set AWS_REGION, as in eu-central-1")]
+    #[error("{} is no AWS region: set AWS_REGION, as in eu-central-1", or_nothing(.0))]
     Region(String),
     /// Not a place in S3.
-    #[error("{0:?} is not a place for objects: write s3://BUCKET or s3://BUCKET/PREFIX")]
+    #[error(
+        "{0:?} is not a place for objects: write s3://BUCKET or s3://BUCKET/PREFIX, the bucket 3 to 63 of a-z 0-9 . -"
+    )]
     Objects(String),
+}
+
+fn or_nothing(text: &str) -> String {
+    if text.is_empty() { "nothing".to_owned() } else { format!("{text:?}") }
 }
 
 #[cfg(test)]

@@ -37,8 +37,9 @@ pub(crate) struct Caller<'a> {
 
 impl Clients {
     /// With `memory_mib` for the requests of all of them.
-    pub(crate) fn new(clients: &[Client], anonymous: Option<Budget>, memory_mib: u32) -> Self {
-        let anonymous = anonymous.or(clients.is_empty().then(Budget::default));
+    pub(crate) fn new(clients: Option<&[Client]>, anonymous: Option<Budget>, memory_mib: u32) -> Self {
+        let anonymous = anonymous.or(clients.is_none().then(Budget::default));
+        let clients = clients.unwrap_or_default();
         // One alone may have all of it; of several none may keep the others out.
         let share = if clients.is_empty() { memory_mib } else { memory_mib.div_ceil(2) };
         let account = |client: &Client| (client.token, Account::new(client.budget, share));
@@ -122,9 +123,12 @@ impl Account {
         }
     }
 
-    /// Takes so many logits; `false` if there are not as many left.
-    pub(crate) fn spend_logits(&self, logits: u64) -> bool {
-        self.logits.as_ref().is_none_or(|left| take(left, logits))
+    /// Takes so many logits, or says how many are left.
+    pub(crate) fn spend_logits(&self, logits: u64) -> Result<(), u64> {
+        match &self.logits {
+            Some(left) if !take(left, logits) => Err(left.load(Ordering::Relaxed)),
+            _ => Ok(()),
+        }
     }
 
     /// Gives back logits that were not returned after all.
@@ -186,7 +190,7 @@ mod tests {
             token: Sha384::of(format!("token of {name}").as_bytes()),
             budget: Budget::default(),
         };
-        Clients::new(&[client("a"), client("b")], anonymous, 1)
+        Clients::new(Some(&[client("a"), client("b")]), anonymous, 1)
     }
 
     #[test]
@@ -204,7 +208,8 @@ mod tests {
     fn others_may_ask_if_nobody_is_listed_or_the_settings_say_so() {
         assert!(clients(None).anonymous().is_none());
         assert!(clients(Some(Budget::default())).anonymous().is_some());
-        assert!(Clients::new(&[], None, 1).anonymous().is_some());
+        assert!(Clients::new(None, None, 1).anonymous().is_some());
+        assert!(Clients::new(Some(&[]), None, 1).anonymous().is_none(), "a list of nobody is one");
     }
 
     fn account(budget: Budget) -> Account {
@@ -260,14 +265,14 @@ mod tests {
     fn a_budget_of_nothing_lets_nothing_through() {
         let account = account(Budget { requests_per_minute: Some(0), logits: Some(0), ..Budget::default() });
         assert_eq!(spent(&account, 1, 1, Instant::now()), [false]);
-        assert!(!account.spend_logits(1));
+        assert_eq!(account.spend_logits(1), Err(0));
     }
 
     #[test]
     fn logits_are_counted_to_the_last() {
         let account = account(Budget { logits: Some(5), ..Budget::default() });
-        assert!(account.spend_logits(3) && !account.spend_logits(3) && account.spend_logits(2));
+        assert_eq!([3, 3, 2].map(|logits| account.spend_logits(logits)), [Ok(()), Err(2), Ok(())]);
         account.refund_logits(2);
-        assert!(account.spend_logits(2));
+        assert_eq!(account.spend_logits(2), Ok(()));
     }
 }

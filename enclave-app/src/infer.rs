@@ -132,12 +132,13 @@ fn spend(account: &Account, charge: Charge) -> Result<(), Refusal> {
 
 /// Takes logits of the client's budget and of the model's, or of neither.
 fn spend_logits(account: &Account, held: &Held, logits: u64) -> Result<(), Refusal> {
-    if !account.spend_logits(logits) {
-        return Err(Refusal::new(ErrorCode::BudgetSpent, "the client has got all the logits that it may have"));
+    if let Err(left) = account.spend_logits(logits) {
+        let why = format!("the request asks for {logits} logits, of which the client may have {left} more");
+        return Err(Refusal::new(ErrorCode::BudgetSpent, why));
     }
     if !held.spend(logits) {
         account.refund_logits(logits);
-        let why = "the model has returned all the logits that its owner allows";
+        let why = format!("the request asks for {logits} logits, more than the model's owner still allows");
         return Err(Refusal::new(ErrorCode::BudgetSpent, why));
     }
     Ok(())

@@ -108,7 +108,7 @@ where
     let service = Arc::new(Service {
         repository: repository.clone(),
         notary,
-        clients: Clients::new(&settings.clients, settings.anonymous, settings.memory.requests_mib),
+        clients: Clients::new(settings.clients.as_deref(), settings.anonymous, settings.memory.requests_mib),
         evaluations: Evaluations::new(),
         memory: Memory::new(settings.memory.requests_mib),
     });

@@ -77,7 +77,13 @@ impl Served {
 }
 
 impl Repository {
-    pub(crate) fn new(models: Models, loadable: Loadable, memory: usize) -> Self {
+    pub(crate) fn new(models: Models, mut loadable: Loadable, memory: usize) -> Self {
+        // What was measured into the image may come back after it was unloaded.
+        if let Loadable::Listed(digests) = &mut loadable {
+            let own = models.0.iter().map(|model| model.entry.bundle);
+            let missing: Vec<_> = own.filter(|bundle| !digests.contains(bundle)).collect();
+            digests.extend(missing);
+        }
         let repository = Self {
             served: RwLock::new(Arc::new(Served { models: Vec::new(), manifest: manifest(&[], &loadable) })),
             loadable,

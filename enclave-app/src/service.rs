@@ -15,7 +15,7 @@ use cloister_wire::{
     ATTESTATION_MEDIA_TYPE,
     error::ErrorCode,
     limits,
-    oip::{Health, ModelMetadata, ServerMetadata},
+    oip::{Health, ModelMetadata, ModelReady, ServerMetadata},
     paths,
 };
 use serde::Deserialize;
@@ -168,8 +168,8 @@ async fn model(
     Ok(([(CONTENT_TYPE, "application/json")], reserved.until_sent(metadata)).into_response())
 }
 
-async fn model_ready(State(service): State<Arc<Service>>, target: Target) -> Result<Json<Health>, Refusal> {
-    service.find(&target).map(|_| Json(Health { live: true, ready: true }))
+async fn model_ready(State(service): State<Arc<Service>>, target: Target) -> Result<Json<ModelReady>, Refusal> {
+    service.find(&target).map(|_| Json(ModelReady { name: target.model, ready: true }))
 }
 
 /// The token of `Authorization: Bearer …` (RFC 6750 §2.1).

@@ -20,10 +20,10 @@ pub struct Settings {
     /// Which bundles are taken from the parent at run time: `"none"`, `"any"`, or a list of digests. The manifest says it too.
     #[serde(default, deserialize_with = "loadable")]
     pub loadable: Loadable,
-    /// Who may ask. If anybody is listed, others may only as far as `anonymous` lets them.
+    /// Who may ask. With a list, be it empty, others may only as far as `anonymous` lets them.
     #[serde(default)]
-    pub clients: Vec<Client>,
-    /// What those without a token may ask for, all of them together. Without it and without clients: everything.
+    pub clients: Option<Vec<Client>>,
+    /// What those without a token may ask for, all of them together. Without it and without a list of clients: everything.
     #[serde(default)]
     pub anonymous: Option<Budget>,
     /// What requests and models may take of the enclave's memory.
@@ -87,7 +87,7 @@ impl Default for Settings {
             v: VERSION,
             max_connections: 256,
             loadable: Loadable::None,
-            clients: Vec::new(),
+            clients: None,
             anonymous: None,
             memory: Memory::default(),
         }
@@ -122,14 +122,15 @@ impl Settings {
         if self.memory.requests_mib == 0 {
             return Err(Reason::NoMemory);
         }
-        if self.clients.len() > MAX_ENTRIES {
+        let clients = self.clients.as_deref().unwrap_or_default();
+        if clients.len() > MAX_ENTRIES {
             return Err(Reason::Entries { what: "clients" });
         }
         if matches!(&self.loadable, Loadable::Listed(digests) if digests.len() > MAX_ENTRIES) {
             return Err(Reason::Entries { what: "loadable" });
         }
         let (mut names, mut tokens) = (BTreeSet::new(), BTreeSet::new());
-        match self.clients.iter().find(|client| !names.insert(&client.name) || !tokens.insert(client.token)) {
+        match clients.iter().find(|client| !names.insert(&client.name) || !tokens.insert(client.token)) {
             Some(client) => Err(Reason::Client(client.name.clone())),
             None => Ok(()),
         }
@@ -236,11 +237,11 @@ mod tests {
         let (one, other) = (Sha384::of(b"one"), Sha384::of(b"other"));
         let client = |name: &str, token: Sha384| format!(r#"{{"name":"{name}","token":"{token}"}}"#);
         let both = |first: String, second: String| with(&format!(r#""clients":[{first},{second}]"#));
-        assert_eq!(both(client("a", one), client("b", other)).unwrap().clients.len(), 2);
+        assert_eq!(both(client("a", one), client("b", other)).unwrap().clients.unwrap().len(), 2);
         assert!(both(client("a", one), client("a", other)).unwrap_err().contains("of another one"));
         assert!(both(client("a", one), client("b", one)).unwrap_err().contains("of another one"));
         let limited = format!(r#"{{"name":"a","token":"{one}","budget":{{"requests_per_minute":60,"logits":9}}}}"#);
-        let budget = with(&format!(r#""clients":[{limited}]"#)).unwrap().clients[0].budget;
+        let budget = with(&format!(r#""clients":[{limited}]"#)).unwrap().clients.unwrap()[0].budget;
         assert_eq!((budget.requests_per_minute, budget.logits, budget.bytes_per_minute), (Some(60), Some(9), None));
         assert!(with(r#""clients":[{"name":"a","token":"secret"}]"#).unwrap_err().contains("sha384:"));
         assert!(with(r#""memory":{"requests_mib":0}"#).unwrap_err().contains("no request could be taken"));

@@ -72,13 +72,17 @@ impl Check {
     async fn repeat(mut self, enclave: &Enclave<Pool>, count: &AtomicUsize, metrics: &Metrics) {
         let address = &enclave.way.address;
         metrics.enclave_up(address, false);
+        let mut said = false;
         loop {
             let up = self.check(&enclave.way).await;
             enclave.note((!up).then(Instant::now));
+            if !said || up != self.up {
+                said = true;
+                log(format_args!("event={} enclave={address}", if up { "enclave_up" } else { "enclave_down" }));
+            }
             if up != self.up {
                 self.up = up;
                 metrics.enclave_up(address, up);
-                log(format_args!("event={} enclave={address}", if up { "enclave_up" } else { "enclave_down" }));
                 match up {
                     true => count.fetch_add(1, Ordering::Relaxed),
                     false => count.fetch_sub(1, Ordering::Relaxed),

@@ -2,6 +2,8 @@
 
 mod command;
 
+use std::process::ExitCode;
+
 use anyhow::Context;
 use clap::{Parser, Subcommand};
 use cloister_parent_proxy::log_to_stderr;
@@ -23,8 +25,17 @@ enum Command {
     Models(Models),
 }
 
-fn main() -> anyhow::Result<()> {
-    let Cli { command } = Cli::parse();
+fn main() -> ExitCode {
+    match run(Cli::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(Cli { command }: Cli) -> anyhow::Result<()> {
     let runtime = Runtime::new().context("cannot start the runtime")?;
     let result = match command {
         Command::Serve(serve) => {

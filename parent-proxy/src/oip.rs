@@ -3,12 +3,13 @@
 use std::sync::Arc;
 
 use axum::{
-    Router,
+    Json, Router,
     extract::{Request, State},
     response::Response,
     routing::{get, post},
 };
 use cloister_wire::paths;
+use serde::Serialize;
 
 use crate::{
     enclaves::Unreachable,
@@ -25,7 +26,7 @@ pub(crate) fn routes() -> Router<Arc<Front>> {
     let mut routes = Router::new()
         .route(paths::ATTESTATION, post(relay))
         .route(paths::SERVER, get(relay))
-        .route(paths::LIVE, get(relay))
+        .route(paths::LIVE, get(live))
         .route(paths::READY, get(relay));
     for path in [model, version] {
         routes = routes
@@ -34,6 +35,16 @@ pub(crate) fn routes() -> Router<Arc<Front>> {
             .route(&path, get(relay));
     }
     routes
+}
+
+/// Whether this process lives. That an enclave does not is no reason to start it anew.
+async fn live() -> Json<Live> {
+    Json(Live { live: true })
+}
+
+#[derive(Serialize)]
+struct Live {
+    live: bool,
 }
 
 async fn relay(State(front): State<Arc<Front>>, request: Request) -> Result<Response, Refusal> {

@@ -28,7 +28,6 @@ async fn every_path_of_the_protocol_is_relayed_as_it_is() {
     for (method, path) in [
         (Method::POST, "/v1/attestation"),
         (Method::GET, "/v2"),
-        (Method::GET, "/v2/health/live"),
         (Method::GET, "/v2/health/ready"),
         (Method::GET, "/v2/models/iris"),
         (Method::GET, "/v2/models/iris/ready"),
@@ -40,6 +39,17 @@ async fn every_path_of_the_protocol_is_relayed_as_it_is() {
         let body = if method == Method::POST { "body" } else { "" };
         let answer = front.send(request(method.clone(), path), Body::from(body)).await;
         assert_eq!((answer.status(), answer.text()), (200, format!("{method} {path}:{body}").as_str()));
+    }
+}
+
+/// What restarts a process asks whether it lives, what sends requests to it whether an enclave is ready.
+#[tokio::test]
+async fn it_lives_also_while_no_enclave_does() {
+    let enclave = Enclave::start().await;
+    let front = Front::to(&[&enclave]).await;
+    drop(enclave);
+    for (path, status) in [("/v2/health/live", 200), ("/v2/health/ready", 503)] {
+        assert_eq!(front.send(request(Method::GET, path), Body::empty()).await.status(), status, "{path}");
     }
 }
 

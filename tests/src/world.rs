@@ -132,8 +132,10 @@ impl HttpWorld {
             arguments.extend(["--settings", &settings]);
         }
         let enclave = enclave_with(&folder.path().join("authority"), "tcp:127.0.0.1:0", &files, &arguments)?;
-        let (plain, control) = (enclave.place("plain")?, enclave.place("control")?);
-        let arguments = ["serve", "--http", "tcp:127.0.0.1:0", "--plain-enclave", &plain, "--control", &control];
+        // There is no control where nothing may be loaded.
+        let (plain, control) = (enclave.place("plain")?, enclave.place("control").ok());
+        let mut arguments = vec!["serve", "--http", "tcp:127.0.0.1:0", "--plain-enclave", &plain];
+        arguments.extend(control.iter().flat_map(|control| ["--control", control]));
         let arguments =
             [&arguments[..], &["--metrics", "tcp:127.0.0.1:0", "--events", &events], options.proxy].concat();
         let proxy = Process::start_with(&build::executable(PROXY)?, &arguments, options.environment)?;

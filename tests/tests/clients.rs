@@ -35,7 +35,8 @@ impl World {
             token: token.digest(),
             budget: *budget,
         });
-        let settings = Settings { clients: clients.collect(), anonymous, ..Settings::default() };
+        let clients = Some(clients.collect()).filter(|clients: &Vec<_>| !clients.is_empty());
+        let settings = Settings { clients, anonymous, ..Settings::default() };
         let authority = Authority::ephemeral();
         let attester = authority.enclave(Identity::random());
         let service = Service::start(attester, settings, std::slice::from_ref(&BUNDLE)).await.unwrap();

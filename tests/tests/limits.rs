@@ -203,7 +203,7 @@ async fn strangers_do_not_keep_known_clients_out_of_memory() {
     let client = Client { name: "known".into(), token: known.digest(), budget: Budget::default() };
     let memory = Memory { requests_mib: 2, ..Memory::default() };
     for anonymous in [Budget::default(), Budget { requests_per_minute: Some(0), ..Budget::default() }] {
-        let (clients, anonymous) = (vec![client.clone()], Some(anonymous));
+        let (clients, anonymous) = (Some(vec![client.clone()]), Some(anonymous));
         let settings = Settings { clients, anonymous, memory, ..Settings::default() };
         let attester = authority.enclave(Identity::random());
         let service = Service::start(attester, settings, std::slice::from_ref(&BUNDLE)).await.unwrap();
@@ -220,7 +220,7 @@ async fn a_greedy_client_is_not_served_before_a_modest_one() {
     let authority = Authority::ephemeral();
     let greedy = Token::generate();
     let client = Client { name: "greedy".into(), token: greedy.digest(), budget: Budget::default() };
-    let (clients, anonymous) = (vec![client], Some(Budget::default()));
+    let (clients, anonymous) = (Some(vec![client]), Some(Budget::default()));
     let settings = Settings { clients, anonymous, ..Settings::default() };
     let wide = Task::load("wide784").unwrap();
     let bundle = wide.import(1e-3).unwrap();

@@ -323,7 +323,8 @@ async fn a_booted_enclave_serves_behind_a_gateway_and_loads_what_its_image_allow
     let mut policy = bench.policy(image.measurements.0).with_channel(ChannelRule::Optional);
     policy.add_model(PolicyModel { name: "iris".to_owned(), digest }).unwrap();
     let mut connection = AttestedConnection::open_without_channel(&gateway, policy).await.unwrap();
-    assert_eq!(connection.enclave().manifest().loadable, Loadable::Listed(vec![digest]));
+    let own = Sha384(BUNDLE.digest());
+    assert_eq!(connection.enclave().manifest().loadable, Loadable::Listed(vec![digest, own]));
     let mut model = connection.model("iris").await.unwrap();
     assert_eq!(model.description().version(), "2");
     let data = Iris::load().unwrap();

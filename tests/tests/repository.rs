@@ -135,9 +135,13 @@ async fn requests_under_way_end_well_while_models_are_replaced() {
 async fn only_what_the_measured_settings_allow_is_loaded_and_clients_are_told_which() {
     let (served, allowed, other) = (version("1").unwrap(), version("2").unwrap(), version("3").unwrap());
     let loadable = Loadable::Listed(vec![Sha384(allowed.digest())]);
-    let settings = Settings { loadable: loadable.clone(), ..Settings::default() };
+    let settings = Settings { loadable, ..Settings::default() };
     let world = World::start(settings, std::slice::from_ref(&served)).await;
-    assert_eq!(world.client(&served).await.enclave().manifest().loadable, loadable);
+    // And that of the image, which may come back once it was unloaded.
+    let either = Loadable::Listed(vec![Sha384(allowed.digest()), Sha384(served.digest())]);
+    assert_eq!(world.client(&served).await.enclave().manifest().loadable, either);
+    world.service.unload("iris", None).await.unwrap();
+    world.service.load(&served).await.unwrap().unwrap();
     let (code, text) = world.refusal(&other).await;
     assert_eq!(code, ErrorCode::ModelNotAllowed);
     assert!(text.contains(&Sha384(other.digest()).to_string()), "{text}");

@@ -153,6 +153,15 @@ pub struct Health {
     pub ready: bool,
 }
 
+/// What `GET /v2/models/M/ready` answers.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ModelReady {
+    /// The model.
+    pub name: String,
+    /// It is served: what is not is not found.
+    pub ready: bool,
+}
+
 /// What `GET /v2/models/M` answers.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct ModelMetadata {

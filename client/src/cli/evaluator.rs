@@ -9,12 +9,16 @@ use cloister_client::{
 
 use tokio::time::sleep;
 
-use super::{failure::Failure, files, load_policy, output::Output};
+use super::{
+    failure::Failure,
+    files, load_policy,
+    output::{Output, remark},
+};
 
 /// An evaluator, and what it must prove.
 #[derive(Debug, Args)]
 pub(crate) struct Evaluator {
-    /// Where the service is: https://HOST:PORT. TLS ends in the enclave
+    /// Where the service is: https://HOST:PORT. TLS ends in the enclave. Or else --gateway, or --sagemaker
     #[arg(required_unless_present_any = ["gateway", "sagemaker"], conflicts_with_all = ["gateway", "sagemaker"])]
     endpoint: Option<Endpoint>,
     /// Instead of ENDPOINT: a load balancer or API gateway that ends TLS before the enclave, https://HOST[:PORT][/PATH]. The policy
@@ -108,7 +112,9 @@ impl Way {
             };
             let Some(wait) = error.retry_after().filter(|_| tries < MAX_TRIES) else { return Err(error) };
             tries += 1;
-            sleep(wait.min(MAX_WAIT)).await;
+            let wait = wait.min(MAX_WAIT);
+            remark(format!("{error}: asking again in {} s", wait.as_secs()));
+            sleep(wait).await;
         }
     }
 
@@ -124,6 +130,11 @@ impl Way {
                 }
             }
         }
+    }
+
+    /// Whether somebody else ends TLS.
+    pub(super) fn is_relayed(&self) -> bool {
+        matches!(self.route, Route::Relayed(_))
     }
 
     /// Connects and verifies, and says what was verified. A failure leaves `verified` false.

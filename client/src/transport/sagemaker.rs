@@ -45,7 +45,12 @@ impl SageMaker {
         headers: HeaderMap,
         body: Bytes,
     ) -> Result<RequestBuilder, Error> {
-        let no_credentials = |error: object_store::Error| Error::Credentials { reason: first_line(&error) };
+        let no_credentials = |error: object_store::Error| Error::Credentials {
+            reason: match std::env::var_os("AWS_ACCESS_KEY_ID") {
+                Some(_) => first_line(&error),
+                None => "AWS_ACCESS_KEY_ID is not set, and no role of a container or an instance answers".into(),
+            },
+        };
         let credential = self.credentials.get_credential().await.map_err(no_credentials)?;
         let mut request = hyper::Request::post(self.invocations.as_str())
             .body(object_store::client::HttpRequestBody::from(body.clone()))

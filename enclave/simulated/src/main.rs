@@ -61,7 +61,7 @@ async fn serve(arguments: Arguments) -> anyhow::Result<()> {
     let listeners = Listeners {
         tls: bind(&listen).await?,
         plain: maybe_bind(plain.as_ref()).await?,
-        control: maybe_bind(control.as_ref()).await?,
+        control: maybe_bind(control.as_ref().filter(|_| !settings.loadable.is_none())).await?,
     };
     eprintln!("SIMULATED enclave: no hardware protects it and its documents prove nothing");
     let mut line = format!("listening on {}", listeners.tls.address()?);

@@ -40,7 +40,8 @@ use super::{
 ///
 /// Files of any length stream through in little memory, several requests at a time, and the output has the order of the input.
 /// All rows of a file are checked before the first is sent. Of a pipe they are checked as they come, so that a bad one is found
-/// when those before it have been answered.
+/// when those before it have been answered. A service that has no time, or a budget that is spent for now, is waited for, up to
+/// five minutes. The version of the model is the one whose digest the policy has.
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Infer {

@@ -17,8 +17,10 @@ use super::super::{evaluator::Way, output::remark};
 /// A service keeps an idle connection for a minute: one that was idle for half of it is not relied on.
 const MAX_IDLE: Duration = Duration::from_secs(30);
 
-/// As often, a service may ask for patience before it is believed to have no time at all.
-const MAX_WAITS: usize = 60;
+/// For so long, a service may ask for patience before it is believed to have no time at all.
+const MAX_PATIENCE: Duration = Duration::from_secs(5 * 60);
+/// After a connection through a gateway broke.
+const LOST_WAIT: Duration = Duration::from_secs(5);
 const MIN_WAIT: Duration = Duration::from_millis(200);
 
 /// The way of every connection, at whose end each is verified by itself, and the one model that all must serve.
@@ -139,7 +141,7 @@ impl Worker {
         }
         let (mut job, mut answered) = (job, 0);
         loop {
-            match patiently(&mut model, &job.rows).await {
+            match patiently(&mut model, &job.rows, self.goal.way.is_relayed()).await {
                 Ok(answer) => drop(job.reply.send(Ok(answer))),
                 Err(error) => return (job.fail(error), answered),
             }
@@ -166,20 +168,21 @@ impl Worker {
     }
 }
 
-/// Asks again for as long as the service says that time is all it takes.
-async fn patiently(model: &mut RemoteModel<'_>, rows: &[Vec<f64>]) -> Result<Answer, Error> {
-    let mut waits = 0;
+/// Asks again for as long as the service says that time is all it takes, up to [`MAX_PATIENCE`]. Through a gateway each request
+/// stands alone, so that one whose connection broke may come again, too.
+async fn patiently(model: &mut RemoteModel<'_>, rows: &[Vec<f64>], relayed: bool) -> Result<Answer, Error> {
+    let began = Instant::now();
     loop {
         let error = match model.infer(rows).await {
             Err(error) => error,
             answer => return answer,
         };
-        let Some(wait) = error.retry_after().filter(|_| waits < MAX_WAITS) else { return Err(error) };
-        if waits == 0 {
-            remark(format!("{error}: waiting for {} s", wait.as_secs()));
-        }
-        waits += 1;
-        sleep(wait.clamp(MIN_WAIT, MAX_IDLE)).await;
+        let lost = matches!(error, Error::Unreachable { .. } | Error::ConnectionLost { .. });
+        let wait = error.retry_after().or((relayed && lost).then_some(LOST_WAIT));
+        let Some(wait) = wait.filter(|_| began.elapsed() < MAX_PATIENCE) else { return Err(error) };
+        let wait = wait.clamp(MIN_WAIT, MAX_IDLE);
+        remark(format!("{error}: asking again in {:.0} s", wait.as_secs_f64().ceil()));
+        sleep(wait).await;
     }
 }
 

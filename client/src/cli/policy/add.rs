@@ -7,7 +7,7 @@ use cloister_attestation::{PolicyModel, Release, Sha384, Timestamp};
 use cloister_inference::Bundle;
 
 use super::{Failure, Output, change, files, rfc3339, show, warn};
-use crate::cli::measurements;
+use crate::cli::{measurements, output::foreign};
 
 /// Accept a release, a model, or both
 #[derive(Debug, Args)]
@@ -24,7 +24,7 @@ pub(crate) struct Add {
     /// Last time that documents of this release are accepted
     #[arg(long, value_name = "RFC3339", value_parser = rfc3339, requires = "measurements")]
     not_after: Option<Timestamp>,
-    /// A bundle whose digest to accept, under the bundle's own name
+    /// A bundle whose digest to accept under the name in it, in place of any other digest: a policy has one for each name
     #[arg(long, value_name = "FILE", group = "accepted")]
     model: Option<PathBuf>,
 }
@@ -39,12 +39,20 @@ Examples:
 impl Add {
     pub(super) fn run(&self, output: &mut Output) -> Result<(), Failure> {
         let (release, model) = (self.release()?, self.model()?);
+        let replaced = std::cell::Cell::new(None);
         let add = |mut policy: cloister_attestation::Policy| {
+            if let Some(PolicyModel { name, digest }) = &model {
+                let before = policy.models().iter().find(|known| known.name == *name && known.digest != *digest);
+                replaced.set(before.map(|known| (name.clone(), known.digest)));
+            }
             release.map_or(Ok(()), |release| policy.add_release(release))?;
             model.map_or(Ok(()), |model| policy.add_model(model))?;
             Ok(policy)
         };
         let (policy, _) = change(&self.file, add, output)?;
+        if let Some((name, digest)) = replaced.take() {
+            output.note(format!("model {}: no longer accepted is {digest}", foreign(&name)));
+        }
         show::show(&policy, output);
         warn(&policy, Timestamp::now(), output);
         Ok(())
