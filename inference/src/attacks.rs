@@ -103,10 +103,12 @@ fn rerandomised_bodies_still_give_weights_away_roughly() {
     assert!((0.5..20.0).contains(&error), "{error}");
 }
 
-/// Flooded as well, they yield estimates that are off by a thousand times the largest weight.
+/// Flooded as well, they yield estimates that are off by a thousand times the largest weight. One session's error varies by a
+/// tenth or more, that of eight by a few hundredths.
 #[test]
 fn flooded_bodies_give_nothing_away() {
-    let error = rms_error_from_bodies(Defence::RerandomisedAndFlooded);
+    let squares = (0..8).map(|_| rms_error_from_bodies(Defence::RerandomisedAndFlooded).powi(2));
+    let error = f64::sqrt(squares.sum::<f64>() / 8.0);
     assert!(error > 64_000.0, "{error}");
 }
 
