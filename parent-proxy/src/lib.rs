@@ -45,6 +45,7 @@
 //! | path | what it does |
 //! |---|---|
 //! | `POST /v1/attestation`, `GET /v2…`, `POST /v2/models/M/infer` | relayed as they are |
+//! | `GET /v2/health/live` | 200 while this process lives, whatever the enclaves do |
 //! | `GET /ping` | 200 while an enclave is ready and attests |
 //! | `POST /invocations` | the same by content type: `application/vnd.cloister.attestation`, `….metadata`, `….infer`, `….object+json` (messages in S3), `application/jsonlines` (a message in each line) |
 //! | `GET /execution-parameters` | how a batch transform sends its lines |
