@@ -21,7 +21,7 @@ pub(crate) struct Evaluator {
     /// Where the service is: https://HOST:PORT. TLS ends in the enclave. Or else --gateway, or --sagemaker
     #[arg(required_unless_present_any = ["gateway", "sagemaker"], conflicts_with_all = ["gateway", "sagemaker"])]
     endpoint: Option<Endpoint>,
-    /// Instead of ENDPOINT: a load balancer or API gateway that ends TLS before the enclave, https://HOST[:PORT][/PATH]. The policy
+    /// Instead of ENDPOINT: a load balancer or API gateway that ends TLS before the enclave, https://HOST:PORT/PATH. The policy
     /// must allow it (channel = "optional")
     #[arg(long, value_name = "URL", conflicts_with = "sagemaker")]
     gateway: Option<String>,
@@ -29,7 +29,7 @@ pub(crate) struct Evaluator {
     /// must allow it (channel = "optional")
     #[arg(long, value_name = "ENDPOINT")]
     sagemaker: Option<String>,
-    /// Behind --gateway or --sagemaker: where encrypted messages lie instead of travelling in bodies, s3://BUCKET[/PREFIX]
+    /// Behind --gateway or --sagemaker: where encrypted messages lie instead of travelling in bodies, s3://BUCKET/PREFIX
     #[arg(long, value_name = "S3_URL", conflicts_with = "endpoint")]
     objects: Option<String>,
     /// File with the bearer token by which the enclave knows this client. It goes to ENDPOINT only, once that is verified
