@@ -2,7 +2,10 @@
 
 #![allow(clippy::unwrap_used, reason = "what helps a test may fail it")]
 
-use std::io::{self, Write};
+use std::{
+    io::{self, Write},
+    time::Duration,
+};
 
 use cloister_attestation::{
     Channel, ChannelRule, Evidence, Limits, Loadable, Manifest, ManifestModel, Nonce, Pins, Policy, PolicyModel,
@@ -136,6 +139,7 @@ impl Witness {
         }
     }
 
+    /// A second late, so that it is never of before a document that is made beside it.
     fn receipt(&self) -> Receipt {
         Receipt {
             request: Sha384::of(b"request"),
@@ -143,7 +147,7 @@ impl Witness {
             bundle: Sha384([1; 48]),
             parameters: "n2048-tuniform17".to_owned(),
             module_id: self.nsm.module_id().to_owned(),
-            time: Timestamp::now(),
+            time: Timestamp::now().plus(Duration::from_secs(1)),
         }
     }
 
