@@ -2,10 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "what helps a test may fail it")]
 
-use std::{
-    io::{self, Write},
-    time::Duration,
-};
+use std::io::{self, Write};
 
 use cloister_attestation::{
     Channel, ChannelRule, Evidence, Limits, Loadable, Manifest, ManifestModel, Nonce, Pins, Policy, PolicyModel,
@@ -139,7 +136,6 @@ impl Witness {
         }
     }
 
-    /// A second late, so that it is never of before a document that is made beside it.
     fn receipt(&self) -> Receipt {
         Receipt {
             request: Sha384::of(b"request"),
@@ -147,7 +143,7 @@ impl Witness {
             bundle: Sha384([1; 48]),
             parameters: "n2048-tuniform17".to_owned(),
             module_id: self.nsm.module_id().to_owned(),
-            time: Timestamp::now().plus(Duration::from_secs(1)),
+            time: Timestamp::now(),
         }
     }
 
@@ -251,8 +247,10 @@ fn the_words_of_an_enclave_forge_no_line_about_its_receipts() {
     let model =
         ManifestModel { name: FORGED.to_owned(), version: FORGED.to_owned(), ..witness.manifest.models[0].clone() };
     witness.manifest.models.push(model);
+    // Its document is made before its receipt.
+    let session = witness.evidence(Channel::TlsExporter([7; 32]));
     let parameters = Receipt { parameters: FORGED.to_owned(), ..witness.receipt() }.sign(&witness.receipt_key);
-    let evidence = Evidence { receipts: vec![parameters], ..witness.evidence(Channel::TlsExporter([7; 32])) };
+    let evidence = Evidence { receipts: vec![parameters], ..session };
     let file = desk.write("evidence", evidence.to_cbor());
     let verified = cloister(&["verify-receipt", &file, "--policy", &policy, "-v"]);
     assert_eq!(verified.exit, 0, "{}", verified.stderr);
