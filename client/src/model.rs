@@ -159,9 +159,9 @@ impl<'connection> RemoteModel<'connection> {
     /// Sends a request, and before the evaluator has it, the public key. Without a channel nobody keeps it.
     async fn post(&mut self, request: &Request) -> Result<transport::Answer, Error> {
         let has_channel = self.connection.transport.channel() != Channel::None;
-        let (bundle, receipt_key) =
-            (self.entry.bundle.to_string(), self.connection.enclave().receipt_key_digest().to_string());
-        let expected = Expected { bundle: Some(&bundle), receipt_key: (!has_channel).then_some(receipt_key.as_str()) };
+        let bundle = self.entry.bundle.to_string();
+        let receipt_key = (!has_channel).then(|| self.connection.enclave().receipt_key_digest().to_string());
+        let expected = Expected { bundle: Some(&bundle), receipt_key: receipt_key.as_deref() };
         let public_key = (!self.key_sent).then_some(self.session.public_key());
         let framed = InferRequest { id: None, public_key, ciphertext: request.bytes(), expected }.to_framed();
         let answer = self.connection.transport.infer(&self.entry, framed).await?;

@@ -44,7 +44,7 @@ async fn deadline(request: Request, next: Next) -> Response {
 }
 
 async fn index(State(repository): State<Arc<Repository>>) -> Json<Vec<RepositoryModel>> {
-    Json(repository.served().models.iter().map(|(model, _)| listed(model)).collect())
+    Json(repository.served().models.iter().map(|held| listed(&held.model)).collect())
 }
 
 async fn load(State(repository): State<Arc<Repository>>, request: Request) -> Result<Json<RepositoryModel>, Refusal> {

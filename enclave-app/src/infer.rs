@@ -41,7 +41,7 @@ pub(crate) async fn infer(
 ) -> Result<Response, Refusal> {
     let (head, body) = request.into_parts();
     // What is larger is a request to none of the models.
-    let limit = service.repository.served().largest().0;
+    let limit = service.repository.served().largest_request();
     let Admitted { account, client, held, framing, request_memory, answer_memory } =
         match Admitted::of(&service, channel, &peer, &target, &head.headers, limit) {
             Ok(admitted) => admitted,
@@ -112,7 +112,7 @@ impl<'a> Admitted<'a> {
             return Err(too_large(limit));
         }
         let request_memory = service.reserve(account, bytes)?;
-        let answer_memory = service.reserve(account, held.model.largest.1)?;
+        let answer_memory = service.reserve(account, held.model.largest_reply)?;
         spend(account, Charge { requests: 1, bytes, ..Charge::default() })?;
         let client = match number {
             Some(number) => Client::Known(number),
@@ -150,15 +150,14 @@ fn check_expected(service: &Service, expected: Expected<'_>, held: &Held) -> Res
     if receipt_key.is_some_and(|expected| expected != service.notary.receipt_key_digest()) {
         return Err(Refusal::new(ErrorCode::Misdirected, "the request was made for another enclave than this one"));
     }
-    let actual = held.model.entry.bundle.to_string();
-    match bundle.and_then(|expected| expected.parse::<Sha384>().ok()) {
-        Some(expected) if expected != held.model.entry.bundle => Err(Refusal::new(
-            ErrorCode::ModelChanged,
-            format!("the model is another one: expected {expected}, served is {actual}"),
-        )),
-        None if bundle.is_some() => Err(Refusal::new(ErrorCode::BadRequest, "the expected bundle is no digest")),
-        _ => Ok(()),
+    let Some(expected) = bundle else { return Ok(()) };
+    let no_digest = |_| Refusal::new(ErrorCode::BadRequest, "the expected bundle is no digest");
+    let (expected, actual) = (expected.parse::<Sha384>().map_err(no_digest)?, held.model.entry.bundle);
+    if expected != actual {
+        let why = format!("the model is another one: expected {expected}, served is {actual}");
+        return Err(Refusal::new(ErrorCode::ModelChanged, why));
     }
+    Ok(())
 }
 
 /// What says where the JSON header of a message ends.

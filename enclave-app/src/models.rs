@@ -24,8 +24,9 @@ pub(crate) struct Model {
     pub(crate) evaluator: Evaluator,
     /// How many logits its owner allows from boot to end.
     pub(crate) budget: Option<u64>,
-    /// Bytes of its largest request, and of the answer to it.
-    pub(crate) largest: (usize, usize),
+    /// Bytes of its largest ciphertext, and of the answer to it.
+    pub(crate) largest_request: usize,
+    pub(crate) largest_reply: usize,
     /// Bytes that its weights take.
     pub(crate) memory: usize,
 }
@@ -53,7 +54,8 @@ impl Model {
             description: STANDARD.encode(description.to_bytes()),
             evaluator,
             budget: description.budget(),
-            largest: (description.request_len(rows), description.reply_len(rows)),
+            largest_request: description.request_len(rows),
+            largest_reply: description.reply_len(rows),
             memory: Evaluator::memory(description),
         })
     }

@@ -2,7 +2,7 @@
 
 use std::{
     collections::BTreeMap,
-    sync::{Arc, Mutex, PoisonError, RwLock, atomic::AtomicU64},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, atomic::AtomicU64},
 };
 
 use cloister_attestation::{Limits, Loadable, Manifest, Sha384};
@@ -38,12 +38,12 @@ pub(crate) struct Repository {
 /// What is served at one time.
 #[derive(Debug)]
 pub(crate) struct Served {
-    pub(crate) models: Vec<(Arc<Model>, Option<Arc<AtomicU64>>)>,
+    pub(crate) models: Vec<Held>,
     /// The manifest that says so.
     pub(crate) manifest: Manifest,
 }
 
-/// A model as a request holds it: it stays while the request does, whatever is loaded meanwhile.
+/// A model and what is left of its budget. A request holds it, so that it stays while the request does, whatever is loaded meanwhile.
 #[derive(Clone, Debug)]
 pub(crate) struct Held {
     pub(crate) model: Arc<Model>,
@@ -58,10 +58,19 @@ impl Held {
 }
 
 impl Served {
+    fn new(models: Vec<Held>, loadable: &Loadable) -> Self {
+        let largest = models.iter().map(|held| held.model.largest_request).max().unwrap_or(0);
+        let manifest = Manifest {
+            models: models.iter().map(|held| held.model.entry.clone()).collect(),
+            limits: Limits { max_request_bytes: (largest + limits::BESIDE_CIPHERTEXT_BYTES) as u64 },
+            loadable: loadable.clone(),
+        };
+        Self { models, manifest }
+    }
+
     /// The version of a model; the newest, if none is asked for.
     pub(crate) fn find(&self, name: &str, version: Option<&str>) -> Option<Held> {
-        let (model, budget) = self.models.iter().rev().find(|(model, _)| model.is(name, version))?;
-        Some(Held { model: model.clone(), budget: budget.clone() })
+        self.models.iter().rev().find(|held| held.model.is(name, version)).cloned()
     }
 
     /// All versions of a model, the newest last.
@@ -69,10 +78,9 @@ impl Served {
         self.manifest.versions(name).map(|model| model.version.clone()).collect()
     }
 
-    /// The most bytes of a request to any of the models, and of an answer.
-    pub(crate) fn largest(&self) -> (usize, usize) {
-        let of = |part: fn(&Model) -> usize| self.models.iter().map(|(model, _)| part(model)).max().unwrap_or(0);
-        (of(|model| model.largest.0) + limits::BESIDE_CIPHERTEXT_BYTES, of(|model| model.largest.1))
+    /// The most bytes of a request to any of the models, as the manifest says it.
+    pub(crate) fn largest_request(&self) -> usize {
+        self.manifest.limits.max_request_bytes as usize
     }
 }
 
@@ -85,7 +93,7 @@ impl Repository {
             digests.extend(missing);
         }
         let repository = Self {
-            served: RwLock::new(Arc::new(Served { models: Vec::new(), manifest: manifest(&[], &loadable) })),
+            served: RwLock::new(Arc::new(Served::new(Vec::new(), &loadable))),
             loadable,
             memory,
             ledger: Mutex::default(),
@@ -116,8 +124,8 @@ impl Repository {
                 format!("the measured settings of this enclave do not allow the bundle {digest}"),
             ));
         }
-        if let Some((model, _)) = self.served().models.iter().find(|(model, _)| model.entry.bundle == digest) {
-            return Ok(model.clone());
+        if let Some(held) = self.served().models.iter().find(|held| held.model.entry.bundle == digest) {
+            return Ok(held.model.clone());
         }
         let repository = self.clone();
         // It goes on when nobody waits for it any more: what it takes of memory and time is taken once.
@@ -130,7 +138,7 @@ impl Repository {
 
     fn add(&self, model: Arc<Model>) {
         let mut models = self.served().models.clone();
-        models.retain(|(other, _)| !other.is(&model.entry.name, Some(&model.entry.version)));
+        models.retain(|other| !other.model.is(&model.entry.name, Some(&model.entry.version)));
         models.push(self.with_budget(model));
         log::event(Event::Loaded, models.len() as u64);
         self.serve(models);
@@ -141,7 +149,7 @@ impl Repository {
         let _one_at_a_time = self.changing.lock().await;
         let mut models = self.served().models.clone();
         let before = models.len();
-        models.retain(|(model, _)| !model.is(name, version));
+        models.retain(|held| !held.model.is(name, version));
         if models.len() == before {
             return Err(refused(ErrorCode::UnknownModel, "no such model is served"));
         }
@@ -158,8 +166,8 @@ impl Repository {
             return Err(refused(ErrorCode::BundleRefused, "the bundle is not in its one encoding"));
         }
         let served = self.served();
-        let others = served.models.iter().filter(|(model, _)| !model.is(bundle.name(), Some(bundle.version())));
-        let (count, taken) = others.fold((0, 0), |(count, taken), (model, _)| (count + 1, taken + model.memory));
+        let others = served.models.iter().filter(|held| !held.model.is(bundle.name(), Some(bundle.version())));
+        let (count, taken) = others.fold((0, 0), |(count, taken), held| (count + 1, taken + held.model.memory));
         let needed = Evaluator::memory(bundle.description());
         let new_budget =
             bundle.description().budget().is_some() && !self.ledger().contains_key(&Sha384(bundle.digest()));
@@ -179,28 +187,19 @@ impl Repository {
         Model::new(&bundle).map(Arc::new).map_err(|error| unusable(&error))
     }
 
-    fn with_budget(&self, model: Arc<Model>) -> (Arc<Model>, Option<Arc<AtomicU64>>) {
+    fn with_budget(&self, model: Arc<Model>) -> Held {
         let left = |budget| self.ledger().entry(model.entry.bundle).or_insert_with(|| Arc::new(budget)).clone();
         let budget = model.budget.map(|budget| left(AtomicU64::new(budget)));
-        (model, budget)
+        Held { model, budget }
     }
 
-    fn ledger(&self) -> std::sync::MutexGuard<'_, BTreeMap<Sha384, Arc<AtomicU64>>> {
+    fn ledger(&self) -> MutexGuard<'_, BTreeMap<Sha384, Arc<AtomicU64>>> {
         self.ledger.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn serve(&self, models: Vec<(Arc<Model>, Option<Arc<AtomicU64>>)>) {
-        let mut served = Served { manifest: manifest(&models, &self.loadable), models };
-        served.manifest.limits.max_request_bytes = served.largest().0 as u64;
+    fn serve(&self, models: Vec<Held>) {
+        let served = Served::new(models, &self.loadable);
         *self.served.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(served);
-    }
-}
-
-fn manifest(models: &[(Arc<Model>, Option<Arc<AtomicU64>>)], loadable: &Loadable) -> Manifest {
-    Manifest {
-        models: models.iter().map(|(model, _)| model.entry.clone()).collect(),
-        limits: Limits { max_request_bytes: limits::BESIDE_CIPHERTEXT_BYTES as u64 },
-        loadable: loadable.clone(),
     }
 }
 

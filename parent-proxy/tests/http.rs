@@ -11,11 +11,11 @@ use std::{num::NonZeroUsize, sync::Arc, time::Duration};
 use axum::{body::Body, http::Method, response::IntoResponse};
 use cloister_parent_proxy::{Limits, Metrics, Shutdown, serve_metrics};
 use cloister_wire::error::ErrorCode;
-use support::{Enclave, Front, answers, closed, refuses, request, settings, soon, unlimited, until};
+use support::{Enclave, Front, answers, closed, refuses, request, settings, soon, unlimited, until, waiting};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpSocket, TcpStream},
-    sync::{Semaphore, watch},
+    sync::watch,
     time::sleep,
 };
 
@@ -227,22 +227,6 @@ async fn a_body_that_does_not_say_its_size_is_read_up_to_the_limit() {
         assert_eq!(String::from_utf8(answer).unwrap(), format!("HTTP/1.1 {status}"));
     }
     assert_eq!(enclave.asked().len(), 1);
-}
-
-/// An enclave that answers inference once it is let, and how to let it.
-async fn waiting() -> (Enclave, Arc<Semaphore>) {
-    let gate = Arc::new(Semaphore::new(0));
-    let waits = gate.clone();
-    let enclave = Enclave::that(move |asked| {
-        let waits = waits.clone();
-        async move {
-            if asked.path.ends_with("/infer") {
-                waits.acquire().await.unwrap().forget();
-            }
-            answers(&asked)
-        }
-    });
-    (enclave.await, gate)
 }
 
 #[tokio::test]

@@ -21,12 +21,11 @@ use axum::{
 use cloister_parent_proxy::Address;
 use cloister_wire::{error::ErrorCode, oip::RepositoryModel};
 use serde_json::{Value, json};
-use support::{Asked, Enclave, Models, PATIENCE, answers, bundle, refuses, soon, until};
+use support::{Asked, Enclave, Models, PATIENCE, answers, bundle, refuses, soon, until, waiting};
 use tokio::{
     io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
     net::{TcpListener, TcpStream, UnixStream},
     process::{Child, Command},
-    sync::Semaphore,
     time::timeout,
 };
 
@@ -118,18 +117,7 @@ async fn variables_say_what_flags_do_not() {
 
 #[tokio::test]
 async fn asked_to_end_it_answers_what_it_was_asked_before() {
-    let gate = Arc::new(Semaphore::new(0));
-    let waits = gate.clone();
-    let enclave = Enclave::that(move |asked| {
-        let waits = waits.clone();
-        async move {
-            if asked.path.ends_with("/infer") {
-                waits.acquire().await.unwrap().forget();
-            }
-            answers(&asked)
-        }
-    });
-    let enclave = enclave.await;
+    let (enclave, gate) = waiting().await;
     let address = enclave.address.to_string();
     let flags = ["--http", "tcp:127.0.0.1:0", "--plain-enclave", &address, "--metrics", "tcp:127.0.0.1:0"];
     let mut program = Program::serve(&flags, &[("CLOISTER_DEFAULT_MODEL", "iris")]).await;

@@ -20,7 +20,7 @@ use hyper::{Method, Request, StatusCode, client::conn::http1};
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 
-use crate::iris;
+use crate::{iris, world::write_bundles};
 
 /// A running service.
 #[derive(Clone, Copy, Debug)]
@@ -37,12 +37,7 @@ impl Service {
     /// Starts a service that serves `bundles`.
     pub async fn start<A: Attester>(attester: A, settings: Settings, bundles: &[Bundle]) -> anyhow::Result<Self> {
         let folder = tempfile::tempdir()?;
-        let mut files = Vec::new();
-        for (index, bundle) in bundles.iter().enumerate() {
-            let file = folder.path().join(format!("{index}.cloister"));
-            std::fs::write(&file, bundle.to_bytes())?;
-            files.push(file);
-        }
+        let files = write_bundles(folder.path(), bundles)?;
         let ((tls, tls_at), (plain, plain_at), (control, control_at)) = (bind().await?, bind().await?, bind().await?);
         let listeners = Listeners { tls, plain: Some(plain), control: Some(control) };
         let models = Models::from_files(&files)?;

@@ -51,12 +51,7 @@ impl World {
     /// Builds what is to be run, and starts both programs with these models.
     pub fn serving(link: Link, bundles: &[Bundle]) -> anyhow::Result<Self> {
         let folder = tempfile::tempdir()?;
-        let mut files = Vec::new();
-        for bundle in bundles {
-            let file = folder.path().join(format!("{}.cloister", bundle.name()));
-            std::fs::write(&file, bundle.to_bytes())?;
-            files.push(file);
-        }
+        let files = write_bundles(folder.path(), bundles)?;
         let listen = match link {
             Link::Tcp => "tcp:127.0.0.1:0".to_owned(),
             Link::Unix => format!("unix:{}", folder.path().join("enclave.sock").display()),
@@ -118,12 +113,7 @@ impl HttpWorld {
     /// Starts both programs with these models; each proxy and enclave may be one of several under the same authority.
     pub fn start(bundles: &[Bundle], options: &HttpOptions<'_>) -> anyhow::Result<Self> {
         let folder = tempfile::tempdir()?;
-        let mut files = Vec::new();
-        for bundle in bundles {
-            let file = folder.path().join(format!("{}@{}.cloister", bundle.name(), bundle.version()));
-            std::fs::write(&file, bundle.to_bytes())?;
-            files.push(file);
-        }
+        let files = write_bundles(folder.path(), bundles)?;
         let events = format!("unix:{}", folder.path().join("events.sock").display());
         let mut arguments = vec!["--plain", "tcp:127.0.0.1:0", "--control", "tcp:127.0.0.1:0", "--events", &events];
         let settings = folder.path().join("settings.json").display().to_string();
@@ -162,6 +152,15 @@ impl HttpWorld {
     pub fn folder(&self) -> &Path {
         self.folder.path()
     }
+}
+
+/// Writes each bundle into a file, and gives these in the same order.
+pub fn write_bundles(folder: &Path, bundles: &[Bundle]) -> anyhow::Result<Vec<PathBuf>> {
+    let write = |bundle: &Bundle| {
+        let file = folder.join(format!("{}@{}.cloister", bundle.name(), bundle.version()));
+        std::fs::write(&file, bundle.to_bytes()).map(|()| file)
+    };
+    Ok(bundles.iter().map(write).collect::<Result<_, _>>()?)
 }
 
 /// Starts a simulated enclave.

@@ -6,7 +6,6 @@ use clap::Args;
 use cloister_client::{
     AttestedConnection, Endpoint, Error, Intermediary, ObjectLocation, Policy, SageMakerEndpoint, Token, gateway_url,
 };
-
 use tokio::time::sleep;
 
 use super::{

@@ -27,7 +27,7 @@ use hyper_util::{client::legacy::Client, rt::TokioExecutor};
 use serde_json::Value;
 use tokio::{
     net::{TcpListener, TcpStream},
-    sync::watch,
+    sync::{Semaphore, watch},
     task::JoinHandle,
     time::{sleep, timeout},
 };
@@ -359,4 +359,20 @@ impl Answer {
     pub(crate) fn error(&self) -> String {
         serde_json::from_slice::<ErrorBody>(&self.body).unwrap().error
     }
+}
+
+/// An enclave that answers inference once it is let, and how to let it.
+pub(crate) async fn waiting() -> (Enclave, Arc<Semaphore>) {
+    let gate = Arc::new(Semaphore::new(0));
+    let waits = gate.clone();
+    let enclave = Enclave::that(move |asked| {
+        let waits = waits.clone();
+        async move {
+            if asked.path.ends_with("/infer") {
+                waits.acquire().await.unwrap().forget();
+            }
+            answers(&asked)
+        }
+    });
+    (enclave.await, gate)
 }
