@@ -7,7 +7,10 @@ use std::{
     env,
     fs::{self, File},
     io::{BufRead, BufReader, Read, Write},
-    os::unix::net::{UnixListener, UnixStream},
+    os::unix::{
+        fs::symlink,
+        net::{UnixListener, UnixStream},
+    },
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc},
@@ -34,6 +37,10 @@ const BOOT: Duration = Duration::from_secs(120);
 const POLL: Duration = Duration::from_millis(20);
 /// How long an event may take from the enclave to its parent.
 const EVENT: Duration = Duration::from_secs(30);
+/// How long its kernel may take to accept or refuse a connection.
+const ANSWER: Duration = Duration::from_secs(10);
+/// What its kernel says when all drivers are ready.
+const LAST_OF_KERNEL: &str = "Run /init as init process";
 /// How long the reason of an enclave that has ended is waited for.
 const LAST_WORDS: Duration = Duration::from_secs(5);
 /// The guest's context identifier. It means nothing outside of its vsock device, so all machines have the same.
@@ -112,7 +119,8 @@ pub struct Options {
     pub identity: Identity,
     /// Where the parent reaches it; a place of its own if there is none.
     pub socket: Option<PathBuf>,
-    /// Whether anybody on the parent listens to it.
+    /// Whether anybody on the parent listens to it. To an enclave that is not heard the kernel's messages are left, so it needs
+    /// its console.
     pub heard: bool,
     /// How long it may take until it serves or says why not.
     pub patience: Duration,
@@ -187,16 +195,19 @@ impl Machine {
         let file = |name: &str| folder.path().join(name);
         let seen = Seen::default();
         let Options { memory_mib, authority, identity, socket, heard, patience, append, console } = options;
+        // The vsock device ends for good if anybody connects while the guest's driver sets up its queues (seen in 1 of 4 boots
+        // of an enclave that was asked again and again). So nobody knows its socket before the enclave serves.
+        let hidden = file("vsock");
         let socket = socket.clone().unwrap_or_else(|| file("vm"));
         // What a machine that was here before has left.
         let _ = fs::remove_file(&socket);
-        let happened = heard.then(|| seen.listen(&socket)).transpose()?;
+        let happened = heard.then(|| seen.listen(&hidden)).transpose()?;
 
         let device_socket = file("device");
         let vm = format!(
             "guest-cid={CID},socket={},uds-path={},tx-buffer-size=32768",
             device_socket.display(),
-            socket.display()
+            hidden.display()
         );
         let log = File::create(file("vsock.log"))?;
         let device = Command::new(pieces.vsock_device()).args(["--vm", &vm]).stdout(Stdio::null()).stderr(log).spawn();
@@ -209,7 +220,9 @@ impl Machine {
         let serial = if *console { "on" } else { "off" };
         qemu.arg("-M")
             .arg(format!("nitro-enclave,vsock=vsock,id={module_id},parent-id={instance_id},isa-serial={serial}"));
-        qemu.args(["-append", append]);
+        // Who does not listen learns from the kernel that its drivers are ready.
+        let told = if *heard { "" } else { "loglevel=7 " };
+        qemu.arg("-append").arg(format!("{told}{append}"));
         qemu.arg("-chardev").arg(format!("socket,id=vsock,path={}", device_socket.display()));
         qemu.arg("-kernel").arg(eif).arg("-L").arg(pieces.firmware());
         qemu.args(["-accel", "tcg", "-cpu", "max", "-smp", CPUS, "-m", &memory_mib.to_string()]);
@@ -234,11 +247,12 @@ impl Machine {
                 Some(events) => events.recv_timeout(POLL).is_ok_and(|event| event == "ready"),
                 None => {
                     thread::sleep(POLL);
-                    connect(&socket).is_ok()
+                    seen.console().contains(LAST_OF_KERNEL) && connect(&hidden).is_ok()
                 }
             };
             if serves {
                 let boot = started.elapsed();
+                symlink(&hidden, &socket).with_context(|| socket.display().to_string())?;
                 return Ok(Ok(Self { qemu, _vsock_device: device, socket, seen, _folder: folder, boot }));
             }
             if qemu.0.try_wait()?.is_some() {
@@ -248,7 +262,8 @@ impl Machine {
                 return Ok(Err(Ended { events: seen.events(), console: seen.console() }));
             }
         }
-        bail!("the enclave does neither serve nor end: {:?}\n{}", seen.events(), seen.console())
+        let device = fs::read_to_string(file("vsock.log"))?;
+        bail!("the enclave does neither serve nor end: {:?}\n{}\n{device}", seen.events(), seen.console())
     }
 
     /// Where its service is, as the proxy is told it.
@@ -310,7 +325,7 @@ impl Drop for Killed {
 /// Connects to the service of the machine behind a socket.
 fn connect(socket: &Path) -> anyhow::Result<UnixStream> {
     let mut stream = UnixStream::connect(socket)?;
-    stream.set_read_timeout(Some(Duration::from_secs(1)))?;
+    stream.set_read_timeout(Some(ANSWER))?;
     stream.write_all(format!("CONNECT {SERVICE_PORT}\n").as_bytes())?;
     let mut answer = [0; 3];
     stream.read_exact(&mut answer)?;
