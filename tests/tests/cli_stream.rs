@@ -7,6 +7,7 @@ use std::{
     io::{BufRead, BufReader, Read, Write},
     path::Path,
     process::{Child, Command, Stdio},
+    slice,
     thread::sleep,
     time::{Duration, Instant},
 };
@@ -15,14 +16,16 @@ use cloister_attestation::{Manifest, Sha384};
 use cloister_e2e::{
     cli::{CLOISTER, Outcome, cloister, write},
     hostile::{
-        Cheat, Hostile,
+        BUNDLE, Cheat, Hostile,
         parent::{Parent, Place, Tamper, Trick},
         trusting,
     },
     iris,
+    service::Service,
     world::{Link, World},
 };
-use cloister_simulated_enclave::Authority;
+use cloister_enclave_app::settings::Settings;
+use cloister_simulated_enclave::{Authority, Identity};
 use serde_json::Value;
 use tokio::task::spawn_blocking;
 
@@ -134,6 +137,27 @@ fn many_requests_over_several_connections_are_answered_in_order() {
     desk.infer(&["--in", &input, "--out", &array, "--format", "json"]);
     let array: Value = serde_json::from_str(&fs::read_to_string(array).unwrap()).unwrap();
     assert_eq!(array.as_array().unwrap().len(), 40 * REQUEST + 7);
+}
+
+/// The service has one place, which the first connection takes.
+#[tokio::test(flavor = "multi_thread")]
+async fn connections_that_find_no_place_are_done_without() {
+    let authority = Authority::ephemeral();
+    let settings = Settings { max_connections: 1, ..Settings::default() };
+    let attester = authority.enclave(Identity::random());
+    let service = Service::start(attester, settings, slice::from_ref(&BUNDLE)).await.unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let policy = write(folder.path(), "policy.toml", trusting(&authority).to_toml());
+    let input = write(folder.path(), "in.csv", table(5 * REQUEST));
+    let endpoint = service.endpoint().unwrap().to_string();
+    let arguments = ["infer", &endpoint, "--policy", &policy, "--model", "iris", "--in", &input, "--connections", "4"];
+    let mut command = Command::new(&*CLOISTER);
+    command.args(arguments);
+    let output = spawn_blocking(move || command.output().unwrap()).await.unwrap();
+    let told = String::from_utf8(output.stderr).unwrap();
+    assert!(output.status.success(), "{told}");
+    assert!(told.contains("going on with fewer connections"), "{told}");
+    assert_eq!(String::from_utf8(output.stdout).unwrap().lines().count(), 1 + 5 * REQUEST);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -56,8 +56,10 @@ impl Pool {
         let (goal, queue) = (Arc::new(goal), Arc::new(Mutex::new(queue)));
         let mut first = Some(first);
         for _ in 0..connections {
-            let worker = Worker { goal: goal.clone(), queue: queue.clone(), evidence: pieces.clone() };
-            tokio::spawn(worker.work(first.take()));
+            let first = first.take();
+            let spare = first.is_none().then(|| jobs.downgrade());
+            let worker = Worker { goal: goal.clone(), queue: queue.clone(), evidence: pieces.clone(), spare };
+            tokio::spawn(worker.work(first));
         }
         Self { jobs, evidence }
     }
@@ -91,24 +93,43 @@ struct Worker {
     goal: Arc<Goal>,
     queue: Arc<Mutex<mpsc::UnboundedReceiver<Job>>>,
     evidence: mpsc::UnboundedSender<Evidence>,
+    /// Where the job goes back to if this connection cannot be opened, and the others do without it.
+    spare: Option<mpsc::WeakUnboundedSender<Job>>,
 }
 
 impl Worker {
     /// Answers jobs until there are no more, or one fails.
-    async fn work(self, mut open: Option<(AttestedConnection, Instant)>) {
+    async fn work(mut self, mut open: Option<(AttestedConnection, Instant)>) {
         while let Some(job) = self.job().await {
             let kept = open.take().filter(|(_, since)| since.elapsed() < MAX_IDLE);
             let connection = match kept {
                 Some((connection, _)) => Ok(connection),
                 None => self.goal.way.open().await,
             };
-            let failed = match connection {
-                Ok(connection) => self.serve(connection, job).await,
-                Err(error) => job.fail(error),
+            let ended = match connection {
+                Ok(connection) => {
+                    self.spare = None;
+                    self.serve(connection, job).await
+                }
+                Err(error) => self.unopened(job, error),
             };
-            if failed {
+            if ended {
                 return;
             }
+        }
+    }
+
+    /// What becomes of a job for which no connection could be opened. A service whose places are all taken lets further
+    /// connections wait.
+    fn unopened(&mut self, job: Job, error: Error) -> bool {
+        let unreachable = matches!(error, Error::Unreachable { .. });
+        match self.spare.take().filter(|_| unreachable).and_then(|jobs| jobs.upgrade()) {
+            Some(jobs) => {
+                remark(format!("{error}: going on with fewer connections"));
+                let _ = jobs.send(job);
+                true
+            }
+            None => job.fail(error),
         }
     }
 
