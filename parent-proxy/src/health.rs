@@ -72,12 +72,11 @@ impl Check {
     async fn repeat(mut self, enclave: &Enclave<Pool>, count: &AtomicUsize, metrics: &Metrics) {
         let address = &enclave.way.address;
         metrics.enclave_up(address, false);
-        let mut said = false;
+        let mut logged = None;
         loop {
             let up = self.check(&enclave.way).await;
             enclave.note((!up).then(Instant::now));
-            if !said || up != self.up {
-                said = true;
+            if logged.replace(up) != Some(up) {
                 log(format_args!("event={} enclave={address}", if up { "enclave_up" } else { "enclave_down" }));
             }
             if up != self.up {

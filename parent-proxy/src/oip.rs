@@ -9,7 +9,7 @@ use axum::{
     routing::{get, post},
 };
 use cloister_wire::paths;
-use serde::Serialize;
+use serde_json::{Value, json};
 
 use crate::{
     enclaves::Unreachable,
@@ -38,13 +38,8 @@ pub(crate) fn routes() -> Router<Arc<Front>> {
 }
 
 /// Whether this process lives. That an enclave does not is no reason to start it anew.
-async fn live() -> Json<Live> {
-    Json(Live { live: true })
-}
-
-#[derive(Serialize)]
-struct Live {
-    live: bool,
+async fn live() -> Json<Value> {
+    Json(json!({"live": true}))
 }
 
 async fn relay(State(front): State<Arc<Front>>, request: Request) -> Result<Response, Refusal> {

@@ -150,14 +150,14 @@ async fn connections_that_find_no_place_are_done_without() {
     let policy = write(folder.path(), "policy.toml", trusting(&authority).to_toml());
     let input = write(folder.path(), "in.csv", table(5 * REQUEST));
     let endpoint = service.endpoint().unwrap().to_string();
-    let arguments = ["infer", &endpoint, "--policy", &policy, "--model", "iris", "--in", &input, "--connections", "4"];
-    let mut command = Command::new(&*CLOISTER);
-    command.args(arguments);
-    let output = spawn_blocking(move || command.output().unwrap()).await.unwrap();
-    let told = String::from_utf8(output.stderr).unwrap();
-    assert!(output.status.success(), "{told}");
-    assert!(told.contains("going on with fewer connections"), "{told}");
-    assert_eq!(String::from_utf8(output.stdout).unwrap().lines().count(), 1 + 5 * REQUEST);
+    let Outcome { exit, stdout, stderr } = spawn_blocking(move || {
+        cloister(&["infer", &endpoint, "--policy", &policy, "--model", "iris", "--in", &input, "--connections", "4"])
+    })
+    .await
+    .unwrap();
+    assert_eq!(exit, 0, "{stderr}");
+    assert!(stderr.contains("going on with fewer connections"), "{stderr}");
+    assert_eq!(stdout.lines().count(), 1 + 5 * REQUEST);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -100,6 +100,12 @@ fn sagemaker_endpoint(name: &str) -> Result<SageMakerEndpoint, cloister_client::
 const MAX_TRIES: usize = 5;
 const MAX_WAIT: Duration = Duration::from_secs(5);
 
+/// Says why it is asked again, and when, and waits until then.
+pub(super) async fn pause(error: &Error, wait: Duration) {
+    remark(format!("{error}: asking again in {:.0} s", wait.as_secs_f64().ceil()));
+    sleep(wait).await;
+}
+
 impl Way {
     /// Connects, verifies, and only then says who asks. An enclave that has more nonces to answer than it can is asked again.
     pub(super) async fn open(&self) -> Result<AttestedConnection, Error> {
@@ -111,9 +117,7 @@ impl Way {
             };
             let Some(wait) = error.retry_after().filter(|_| tries < MAX_TRIES) else { return Err(error) };
             tries += 1;
-            let wait = wait.min(MAX_WAIT);
-            remark(format!("{error}: asking again in {} s", wait.as_secs()));
-            sleep(wait).await;
+            pause(&error, wait.min(MAX_WAIT)).await;
         }
     }
 

@@ -9,10 +9,13 @@ use cloister_attestation::{Evidence, ManifestModel};
 use cloister_client::{Answer, AttestedConnection, Error, RemoteModel};
 use tokio::{
     sync::{Mutex, mpsc, oneshot},
-    time::{sleep, timeout},
+    time::timeout,
 };
 
-use super::super::{evaluator::Way, output::remark};
+use super::super::{
+    evaluator::{Way, pause},
+    output::remark,
+};
 
 /// A service keeps an idle connection for a minute: one that was idle for half of it is not relied on.
 const MAX_IDLE: Duration = Duration::from_secs(30);
@@ -201,9 +204,7 @@ async fn patiently(model: &mut RemoteModel<'_>, rows: &[Vec<f64>], relayed: bool
         let lost = matches!(error, Error::Unreachable { .. } | Error::ConnectionLost { .. });
         let wait = error.retry_after().or((relayed && lost).then_some(LOST_WAIT));
         let Some(wait) = wait.filter(|_| began.elapsed() < MAX_PATIENCE) else { return Err(error) };
-        let wait = wait.clamp(MIN_WAIT, MAX_IDLE);
-        remark(format!("{error}: asking again in {:.0} s", wait.as_secs_f64().ceil()));
-        sleep(wait).await;
+        pause(&error, wait.clamp(MIN_WAIT, MAX_IDLE)).await;
     }
 }
 

@@ -39,18 +39,18 @@ Examples:
 impl Add {
     pub(super) fn run(&self, output: &mut Output) -> Result<(), Failure> {
         let (release, model) = (self.release()?, self.model()?);
-        let replaced = std::cell::Cell::new(None);
+        let mut replaced = None;
         let add = |mut policy: cloister_attestation::Policy| {
             if let Some(PolicyModel { name, digest }) = &model {
                 let before = policy.models().iter().find(|known| known.name == *name && known.digest != *digest);
-                replaced.set(before.map(|known| (name.clone(), known.digest)));
+                replaced = before.map(|known| (name.clone(), known.digest));
             }
             release.map_or(Ok(()), |release| policy.add_release(release))?;
             model.map_or(Ok(()), |model| policy.add_model(model))?;
             Ok(policy)
         };
         let (policy, _) = change(&self.file, add, output)?;
-        if let Some((name, digest)) = replaced.take() {
+        if let Some((name, digest)) = replaced {
             output.note(format!("model {}: no longer accepted is {digest}", foreign(&name)));
         }
         show::show(&policy, output);
