@@ -155,7 +155,39 @@ impl Pace {
 
 #[cfg(test)]
 mod tests {
+    use cloister_inference::Bundle;
+    use cloister_wire::oip::InferRequest;
+    use futures_util::FutureExt;
+
     use super::*;
+
+    /// A request of one row to the Iris model. Nothing here can encrypt, so it is the one that fuzzing begins with.
+    fn work() -> Work {
+        let bundle = Bundle::from_bytes(include_bytes!("../../fuzz/corpus/bundle/valid-iris")).unwrap();
+        // Before the body stands what HTTP says in a header: where the JSON in it ends.
+        let (length, body) = include_bytes!("../../fuzz/corpus/request/valid-iris").split_first_chunk().unwrap();
+        let header_length = u16::from_be_bytes(*length).into();
+        let InferRequest { public_key, ciphertext, .. } = InferRequest::parse(Some(header_length), body).unwrap();
+        let key = PublicKey::from_bytes(public_key.unwrap()).unwrap();
+        let (model, request) = (Model::new(&bundle).unwrap(), Bytes::copy_from_slice(ciphertext));
+        Work { model: Arc::new(model), request, key: Arc::new(key) }
+    }
+
+    #[tokio::test]
+    async fn an_evaluation_that_nobody_waits_for_any_more_is_cancelled() {
+        let evaluations = Evaluations::new();
+        let place = evaluations.admit(Client::Others, LONG).await.unwrap();
+        {
+            // It cannot begin before it is given up.
+            let _scratch = evaluations.scratch.lock().unwrap();
+            assert!(evaluations.evaluate(work(), LONG, place).now_or_never().is_none());
+        }
+        let _place = evaluations.admit(Client::Others, LONG).await.expect("its place is free when it has ended");
+        let mut scratch = evaluations.scratch.lock().unwrap();
+        assert!(matches!(work().run(&mut scratch), Err(EvaluateError::Cancelled)), "it was told so");
+        scratch.cancel_by(Arc::default());
+        assert!(work().run(&mut scratch).is_ok());
+    }
 
     #[test]
     fn estimates_follow_the_machine() {
