@@ -8,6 +8,7 @@ use cloister_wire::limits::REATTEST_AFTER;
 
 use crate::{
     Clock, Endpoint, Error, Intermediary, RemoteModel, SystemClock, Token,
+    model::OpenModel,
     transport::{Relayed, Session, Transport},
 };
 
@@ -78,9 +79,14 @@ impl AttestedConnection {
     /// A model that the policy accepts, with its description checked against the attested manifest, and a fresh secret
     /// key.
     pub async fn model(&mut self, name: &str) -> Result<RemoteModel<'_>, Error> {
+        let model = self.open_model(name).await?;
+        Ok(RemoteModel::new(self, model))
+    }
+
+    pub(crate) async fn open_model(&mut self, name: &str) -> Result<OpenModel, Error> {
         self.reattest_if_due().await?;
         let entry = self.enclave.model(name)?.clone();
-        RemoteModel::open(self, entry).await
+        OpenModel::open(self, entry).await
     }
 
     /// Everything that a third party needs to check the receipts of this connection offline: one piece of evidence for

@@ -7,6 +7,8 @@
 //! token        by which an enclave knows its client
 //! clock        where its time comes from
 //! model        RemoteModel: rows in, predictions out, the secret key in between
+//! evaluator    all that a further connection needs
+//! pool         any number of rows, over several connections
 //! table        rows from CSV, all at once or one by one
 //! error        what went wrong, whose fault it is, what to do
 //! ```
@@ -34,8 +36,10 @@ mod clock;
 mod connection;
 mod endpoint;
 mod error;
+mod evaluator;
 mod intermediary;
 mod model;
+mod pool;
 mod table;
 mod token;
 mod transport;
@@ -46,7 +50,9 @@ pub use cloister_inference::{Description, Label, Prediction};
 pub use connection::AttestedConnection;
 pub use endpoint::{Endpoint, EndpointError};
 pub use error::Error;
+pub use evaluator::Evaluator;
 pub use intermediary::{Intermediary, IntermediaryError, ObjectLocation, SageMakerEndpoint, gateway_url};
 pub use model::{Answer, RemoteModel, Timing};
+pub use pool::{Pool, Reply};
 pub use table::{Header, Row, Table, TableError, TableReader};
 pub use token::{Token, TokenError};

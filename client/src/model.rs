@@ -16,6 +16,12 @@ use crate::{AttestedConnection, Error, transport};
 #[derive(Debug)]
 pub struct RemoteModel<'connection> {
     connection: &'connection mut AttestedConnection,
+    model: OpenModel,
+}
+
+/// A model of whichever connection it was opened on, with its secret key.
+#[derive(Debug)]
+pub(crate) struct OpenModel {
     entry: ManifestModel,
     session: Session,
     /// Whether the evaluator has the session's public key.
@@ -54,29 +60,13 @@ pub struct Timing {
 }
 
 impl<'connection> RemoteModel<'connection> {
-    pub(crate) async fn open(
-        connection: &'connection mut AttestedConnection,
-        entry: ManifestModel,
-    ) -> Result<Self, Error> {
-        let answer = connection.transport.describe(&entry).await?;
-        let bad = |reason: &str| Error::BadAnswer { reason: reason.to_owned() };
-        let metadata: ModelMetadata =
-            serde_json::from_slice(&answer).map_err(|_| bad("the model's metadata cannot be read"))?;
-        let description = STANDARD
-            .decode(&metadata.parameters.cloister_description)
-            .map_err(|_| bad("the model's description is not base64"))?;
-        // Ranges, scales, columns and labels are the attested ones, or whoever relays could permute the labels.
-        let actual = Sha384::of(&description);
-        if actual != entry.description {
-            return Err(Error::DescriptionMismatch { name: entry.name, expected: entry.description, actual });
-        }
-        let session = Session::new(&Description::from_bytes(&description)?);
-        Ok(Self { connection, entry, session, key_sent: false, spent: false })
+    pub(crate) fn new(connection: &'connection mut AttestedConnection, model: OpenModel) -> Self {
+        Self { connection, model }
     }
 
     /// What the model takes and gives.
     pub fn description(&self) -> &Description {
-        self.session.description()
+        self.model.description()
     }
 
     /// The connection it belongs to.
@@ -90,31 +80,68 @@ impl<'connection> RemoteModel<'connection> {
     /// After an answer whose receipt or decryption failed, the session answers only [`Error::SessionSpent`]: a malicious
     /// evaluator learns at most that its answer was refused, once.
     pub async fn infer(&mut self, rows: &[Vec<f64>]) -> Result<Answer, Error> {
+        self.model.infer(self.connection, rows).await
+    }
+}
+
+impl OpenModel {
+    /// Every call for this model has to be with this connection.
+    pub(crate) async fn open(connection: &mut AttestedConnection, entry: ManifestModel) -> Result<Self, Error> {
+        let answer = connection.transport.describe(&entry).await?;
+        let bad = |reason: &str| Error::BadAnswer { reason: reason.to_owned() };
+        let metadata: ModelMetadata =
+            serde_json::from_slice(&answer).map_err(|_| bad("the model's metadata cannot be read"))?;
+        let description = STANDARD
+            .decode(&metadata.parameters.cloister_description)
+            .map_err(|_| bad("the model's description is not base64"))?;
+        // Ranges, scales, columns and labels are the attested ones, or whoever relays could permute the labels.
+        let actual = Sha384::of(&description);
+        if actual != entry.description {
+            return Err(Error::DescriptionMismatch { name: entry.name, expected: entry.description, actual });
+        }
+        let session = Session::new(&Description::from_bytes(&description)?);
+        Ok(Self { entry, session, key_sent: false, spent: false })
+    }
+
+    pub(crate) fn description(&self) -> &Description {
+        self.session.description()
+    }
+
+    pub(crate) fn entry(&self) -> &ManifestModel {
+        &self.entry
+    }
+
+    /// As [`RemoteModel::infer`].
+    pub(crate) async fn infer(
+        &mut self,
+        connection: &mut AttestedConnection,
+        rows: &[Vec<f64>],
+    ) -> Result<Answer, Error> {
         if self.spent {
             return Err(Error::SessionSpent);
         }
-        self.connection.refresh(&self.entry).await?;
+        connection.refresh(&self.entry).await?;
 
         let started = Instant::now();
         let request = self.session.encrypt(rows)?;
         let encrypt = started.elapsed();
 
         let started = Instant::now();
-        let answer = self.ask(&request).await?;
+        let answer = self.ask(connection, &request).await?;
         let exchange = started.elapsed();
 
         self.spent = true;
         let started = Instant::now();
         let response = InferResponse::parse(answer.header_length, &answer.body)
             .map_err(|error| Error::BadAnswer { reason: error.to_string() })?;
-        self.connection.enclave().check_receipt(
+        connection.enclave().check_receipt(
             response.receipt,
             Sha384::of(request.bytes()),
             Sha384::of(response.ciphertext),
             self.entry.bundle,
             self.description().parameters().name(),
         )?;
-        self.connection.keep_receipt(response.receipt.to_vec());
+        connection.keep_receipt(response.receipt.to_vec());
         let receipt = started.elapsed();
 
         let started = Instant::now();
@@ -127,10 +154,14 @@ impl<'connection> RemoteModel<'connection> {
     }
 
     /// Sends a request until it has come to the enclave that was verified, and to one that has the public key.
-    async fn ask(&mut self, request: &Request) -> Result<transport::Answer, Error> {
+    async fn ask(
+        &mut self,
+        connection: &mut AttestedConnection,
+        request: &Request,
+    ) -> Result<transport::Answer, Error> {
         let mut misdirected = 0;
         loop {
-            let error = match self.post(request).await {
+            let error = match self.post(connection, request).await {
                 Err(error) => error,
                 answer => return answer,
             };
@@ -143,12 +174,12 @@ impl<'connection> RemoteModel<'connection> {
                 ErrorCode::Misdirected if misdirected < MAX_MISDIRECTED => {
                     misdirected += 1;
                     if misdirected % MISDIRECTED_IN_A_ROW == 0 {
-                        self.connection.reattest(&self.entry).await?;
+                        connection.reattest(&self.entry).await?;
                     }
                 }
                 // Whoever relays can say so, too: what is served now, the enclave attests.
                 ErrorCode::ModelChanged => {
-                    self.connection.reattest(&self.entry).await?;
+                    connection.reattest(&self.entry).await?;
                     return Err(error);
                 }
                 _ => return Err(error),
@@ -157,14 +188,18 @@ impl<'connection> RemoteModel<'connection> {
     }
 
     /// Sends a request, and before the evaluator has it, the public key. Without a channel nobody keeps it.
-    async fn post(&mut self, request: &Request) -> Result<transport::Answer, Error> {
-        let has_channel = self.connection.transport.channel() != Channel::None;
+    async fn post(
+        &mut self,
+        connection: &mut AttestedConnection,
+        request: &Request,
+    ) -> Result<transport::Answer, Error> {
+        let has_channel = connection.transport.channel() != Channel::None;
         let bundle = self.entry.bundle.to_string();
-        let receipt_key = (!has_channel).then(|| self.connection.enclave().receipt_key_digest().to_string());
+        let receipt_key = (!has_channel).then(|| connection.enclave().receipt_key_digest().to_string());
         let expected = Expected { bundle: Some(&bundle), receipt_key: receipt_key.as_deref() };
         let public_key = (!self.key_sent).then_some(self.session.public_key());
         let framed = InferRequest { id: None, public_key, ciphertext: request.bytes(), expected }.to_framed();
-        let answer = self.connection.transport.infer(&self.entry, framed).await?;
+        let answer = connection.transport.infer(&self.entry, framed).await?;
         self.key_sent = has_channel;
         Ok(answer)
     }

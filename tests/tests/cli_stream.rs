@@ -268,13 +268,14 @@ fn a_run_that_was_killed_goes_on() {
     assert!(!Path::new(&format!("{out}.resume")).exists());
 }
 
-/// Its parent drops a connection after a few answers, and with it the run; the rest comes over another one.
+/// Its parent drops a connection after a few answers, and one more; then it is gone, and with it the run. The rest comes over
+/// another way.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_run_that_lost_its_connection_goes_on_and_counts_all_rows() {
+async fn a_run_that_lost_its_connections_goes_on_and_counts_all_rows() {
     let desk = spawn_blocking(Desk::new).await.unwrap();
     let enclave = desk.world.enclave_address.strip_prefix("tcp:").unwrap().parse().unwrap();
     let end = Tamper::Record(Place { request: 5, record: 0 }, Trick::End);
-    let parent = Parent::start(enclave, end).await.unwrap().endpoint().unwrap().to_string();
+    let parent = Parent::start_for(enclave, end, 2).await.unwrap().endpoint().unwrap().to_string();
     spawn_blocking(move || {
         // Some are moved to the edge, and some have labels that the model does not give.
         let rows = "5.1,3.5,1.4,99,setosa\n6,3,5,1.7,rose\n".repeat(20);
@@ -293,6 +294,11 @@ async fn a_run_that_lost_its_connection_goes_on_and_counts_all_rows() {
         lossy[1] = &parent;
         let lost = cloister(&lossy);
         assert_eq!(lost.exit, 5, "{}", lost.stderr);
+        assert!(
+            lost.stderr.contains("connecting anew") && lost.stderr.contains("code: unreachable"),
+            "{}",
+            lost.stderr
+        );
         let kept = fs::read(&out).unwrap();
         let resumed = infer(&["--out", &out, "--evidence", &evidence, "--connections", "1", "--resume", "--json"]);
         assert!(resumed["resumed"].as_u64().unwrap() > 0);
@@ -304,7 +310,7 @@ async fn a_run_that_lost_its_connection_goes_on_and_counts_all_rows() {
         assert_same(&fs::read_to_string(&out).unwrap(), &fs::read_to_string(&whole).unwrap());
 
         let policy = desk.world.policy_file();
-        let counts = [receipts(&evidence, &policy), receipts(&format!("{evidence}.2"), &policy)];
+        let counts = ["", ".2", ".3"].map(|number| receipts(&format!("{evidence}{number}"), &policy));
         assert!(counts.into_iter().all(|count| count > 0));
     })
     .await

@@ -1,12 +1,11 @@
 //! Which evaluator a command asks, over which way, and what it must prove.
 
-use std::{env, path::PathBuf, time::Duration};
+use std::{env, path::PathBuf};
 
 use clap::Args;
 use cloister_client::{
-    AttestedConnection, Endpoint, Error, Intermediary, ObjectLocation, Policy, SageMakerEndpoint, Token, gateway_url,
+    AttestedConnection, Endpoint, Evaluator, Intermediary, ObjectLocation, SageMakerEndpoint, Token, gateway_url,
 };
-use tokio::time::sleep;
 
 use super::{
     failure::Failure,
@@ -16,7 +15,7 @@ use super::{
 
 /// An evaluator, and what it must prove.
 #[derive(Debug, Args)]
-pub(crate) struct Evaluator {
+pub(crate) struct EvaluatorArguments {
     /// Where the service is: https://HOST:PORT. TLS ends in the enclave. Or else --gateway, or --sagemaker
     #[arg(required_unless_present_any = ["gateway", "sagemaker"], conflicts_with_all = ["gateway", "sagemaker"])]
     endpoint: Option<Endpoint>,
@@ -39,42 +38,33 @@ pub(crate) struct Evaluator {
     policy: Option<PathBuf>,
 }
 
-/// A way to an evaluator, to be gone as often as connections are wanted.
-#[derive(Debug)]
-pub(super) struct Way {
-    route: Route,
-    policy: Policy,
-}
-
-#[derive(Debug)]
-enum Route {
-    Channel { endpoint: Endpoint, token: Option<Token> },
-    Relayed(Intermediary),
-}
-
-impl Evaluator {
-    /// The way that the arguments name.
-    pub(super) fn way(&self) -> Result<Way, Failure> {
+impl EvaluatorArguments {
+    /// The evaluator that the arguments name.
+    pub(super) fn evaluator(&self) -> Result<Evaluator, Failure> {
         let policy = load_policy(self.policy.as_ref().ok_or_else(Failure::no_policy)?)?;
-        Ok(Way { route: self.route()?, policy })
-    }
-
-    fn route(&self) -> Result<Route, Failure> {
         let usage = |error: &dyn std::fmt::Display| Failure::usage(error.to_string());
         let objects = self.objects.as_deref().map(str::parse::<ObjectLocation>).transpose();
         let objects = objects.map_err(|error| usage(&error))?;
-        match (&self.endpoint, &self.gateway, &self.sagemaker) {
-            (Some(endpoint), ..) => Ok(Route::Channel { endpoint: endpoint.clone(), token: self.token()? }),
+        let evaluator = match (&self.endpoint, &self.gateway, &self.sagemaker) {
+            (Some(endpoint), ..) => Evaluator::new(endpoint.clone(), self.token()?, policy),
             (None, Some(url), _) => {
                 let url = gateway_url(url).map_err(|error| usage(&error))?;
-                Ok(Route::Relayed(Intermediary::Gateway { url, objects }))
+                Evaluator::behind(Intermediary::Gateway { url, objects }, policy)
             }
             (None, None, Some(name)) => {
                 let endpoint = sagemaker_endpoint(name).map_err(|error| usage(&error))?;
-                Ok(Route::Relayed(Intermediary::SageMaker { endpoint, objects }))
+                Evaluator::behind(Intermediary::SageMaker { endpoint, objects }, policy)
             }
-            (None, None, None) => Err(Failure::usage("name an evaluator: https://HOST:PORT, --gateway or --sagemaker")),
-        }
+            (None, None, None) => {
+                return Err(Failure::usage("name an evaluator: https://HOST:PORT, --gateway or --sagemaker"));
+            }
+        };
+        Ok(evaluator.with_remarks(|text| remark(text)))
+    }
+
+    /// Connects to it and verifies it.
+    pub(super) async fn connect(&self, output: &mut Output) -> Result<AttestedConnection, Failure> {
+        connect(&self.evaluator()?, output).await
     }
 
     fn token(&self) -> Result<Option<Token>, Failure> {
@@ -96,60 +86,15 @@ fn sagemaker_endpoint(name: &str) -> Result<SageMakerEndpoint, cloister_client::
     SageMakerEndpoint::new(name, &region, url.as_deref())
 }
 
-/// As often, an evaluator may say that it is busy before it is believed.
-const MAX_TRIES: usize = 5;
-const MAX_WAIT: Duration = Duration::from_secs(5);
-
-/// Says why it is asked again, and when, and waits until then.
-pub(super) async fn pause(error: &Error, wait: Duration) {
-    remark(format!("{error}: asking again in {:.0} s", wait.as_secs_f64().ceil()));
-    sleep(wait).await;
-}
-
-impl Way {
-    /// Connects, verifies, and only then says who asks. An enclave that has more nonces to answer than it can is asked again.
-    pub(super) async fn open(&self) -> Result<AttestedConnection, Error> {
-        let mut tries = 0;
-        loop {
-            let error = match self.try_open().await {
-                Err(error) => error,
-                opened => return opened,
-            };
-            let Some(wait) = error.retry_after().filter(|_| tries < MAX_TRIES) else { return Err(error) };
-            tries += 1;
-            pause(&error, wait.min(MAX_WAIT)).await;
-        }
-    }
-
-    async fn try_open(&self) -> Result<AttestedConnection, Error> {
-        let policy = self.policy.clone();
-        match &self.route {
-            Route::Relayed(intermediary) => AttestedConnection::open_without_channel(intermediary, policy).await,
-            Route::Channel { endpoint, token } => {
-                let connection = AttestedConnection::open(endpoint, policy).await?;
-                match token {
-                    Some(token) => connection.with_token(token),
-                    None => Ok(connection),
-                }
-            }
-        }
-    }
-
-    /// Whether somebody else ends TLS.
-    pub(super) fn is_relayed(&self) -> bool {
-        matches!(self.route, Route::Relayed(_))
-    }
-
-    /// Connects and verifies, and says what was verified. A failure leaves `verified` false.
-    pub(super) async fn connect(&self, output: &mut Output) -> Result<AttestedConnection, Failure> {
-        let connection = self.open().await?;
-        let enclave = connection.enclave();
-        output.simulated(enclave.simulated());
-        output.set("verified", true);
-        output.set("release", enclave.release());
-        output.set("module_id", enclave.module_id());
-        output.set("document_time", enclave.timestamp().to_string());
-        output.channel(enclave.channel());
-        Ok(connection)
-    }
+/// Connects and verifies, and says what was verified. A failure leaves `verified` false.
+pub(super) async fn connect(evaluator: &Evaluator, output: &mut Output) -> Result<AttestedConnection, Failure> {
+    let connection = evaluator.connect().await?;
+    let enclave = connection.enclave();
+    output.simulated(enclave.simulated());
+    output.set("verified", true);
+    output.set("release", enclave.release());
+    output.set("module_id", enclave.module_id());
+    output.set("document_time", enclave.timestamp().to_string());
+    output.channel(enclave.channel());
+    Ok(connection)
 }

@@ -22,7 +22,7 @@ use clap::{Parser, Subcommand, error::ErrorKind};
 use cloister_client::Policy;
 use tokio::runtime::Builder;
 
-use self::{evaluator::Evaluator, failure::Failure, output::Output};
+use self::{evaluator::EvaluatorArguments, failure::Failure, output::Output};
 
 /// Encrypted inference in an attested AWS Nitro Enclave: the data owner's side
 #[derive(Debug, Parser)]

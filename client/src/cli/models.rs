@@ -5,7 +5,7 @@ use cloister_attestation::{Loadable, Manifest, ManifestModel, ModelError, Verifi
 use serde_json::{Value, json};
 
 use super::{
-    Evaluator,
+    EvaluatorArguments,
     failure::Failure,
     output::{Output, foreign},
     text::wrapped,
@@ -16,7 +16,7 @@ use super::{
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Models {
     #[command(flatten)]
-    evaluator: Evaluator,
+    evaluator: EvaluatorArguments,
 }
 
 const EXAMPLES: &str = "\
@@ -26,7 +26,7 @@ Examples:
 
 impl Models {
     pub(crate) async fn run(&self, output: &mut Output) -> Result<(), Failure> {
-        let connection = self.evaluator.way()?.connect(output).await?;
+        let connection = self.evaluator.connect(output).await?;
         show(connection.enclave(), output);
         Ok(())
     }

@@ -3,7 +3,7 @@
 use clap::Args;
 
 use super::{
-    Evaluator,
+    EvaluatorArguments,
     failure::Failure,
     models,
     output::{Detail, Output, foreign, label},
@@ -17,7 +17,7 @@ use super::{
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Verify {
     #[command(flatten)]
-    evaluator: Evaluator,
+    evaluator: EvaluatorArguments,
     #[command(flatten)]
     detail: Detail,
 }
@@ -31,7 +31,7 @@ Examples:
 impl Verify {
     pub(crate) async fn run(&self, output: &mut Output) -> Result<(), Failure> {
         output.detail(self.detail);
-        let connection = self.evaluator.way()?.connect(output).await?;
+        let connection = self.evaluator.connect(output).await?;
         let enclave = connection.enclave();
         output.steps(enclave.steps());
         let simulated = label(enclave.simulated());

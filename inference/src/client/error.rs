@@ -67,6 +67,18 @@ pub enum EncryptError {
 }
 
 impl EncryptError {
+    /// The same of rows that so many others stand before.
+    pub fn after(mut self, others: usize) -> Self {
+        match &mut self {
+            Self::TooManyRows { .. } => {}
+            Self::WrongWidth { row, .. }
+            | Self::NotFinite { row, .. }
+            | Self::OutOfRange { row, .. }
+            | Self::OffGrid { row, .. } => *row += others,
+        }
+        self
+    }
+
     /// A stable name for programs.
     pub fn code(&self) -> &'static str {
         match self {

@@ -67,11 +67,17 @@ pub struct Parent {
 impl Parent {
     /// Forwards to the enclave at `to`.
     pub async fn start(to: SocketAddr, tamper: Tamper) -> anyhow::Result<Self> {
+        Self::start_for(to, tamper, usize::MAX).await
+    }
+
+    /// As [`start`](Self::start), for so many connections: then it is gone.
+    pub async fn start_for(to: SocketAddr, tamper: Tamper, connections: usize) -> anyhow::Result<Self> {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let parent = Self { address: listener.local_addr()?, heard: Arc::default() };
         let heard = parent.heard.clone();
         tokio::spawn(async move {
-            while let Ok((client, _)) = listener.accept().await {
+            for _ in 0..connections {
+                let Ok((client, _)) = listener.accept().await else { return };
                 let Ok(enclave) = TcpStream::connect(to).await else { return };
                 forward(client, enclave, tamper, heard.clone());
             }

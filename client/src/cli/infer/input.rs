@@ -77,8 +77,13 @@ impl Input {
         Ok(Columns { path: self.path.clone(), description, positions, labels, clip })
     }
 
-    /// Judges and counts every row of a file; of a stream nothing is known.
-    pub(super) fn check(&mut self, columns: &Columns, output: &Output) -> Result<Option<Checked>, Failure> {
+    /// Judges and counts every row of a file, in chunks of `size`; of a stream nothing is known.
+    pub(super) fn check(
+        &mut self,
+        columns: &Columns,
+        size: usize,
+        output: &Output,
+    ) -> Result<Option<Checked>, Failure> {
         let Source::File(file) = &mut self.source else { return Ok(None) };
         let unreadable = |error: io::Error| Failure::file(&self.path, &error);
         let stamp = stamp(&file.metadata().map_err(unreadable)?);
@@ -86,7 +91,7 @@ impl Input {
         let mut rows = Rows::new(TableReader::new(Hashed::new(&*file)), columns)?;
         let mut progress = Progress::new("checked", None, 0);
         let mut count = 0;
-        while let Some(chunk) = rows.next(columns.rows_at_once())? {
+        while let Some(chunk) = rows.next(size)? {
             count += chunk.rows.len() as u64;
             progress.reach(count, output);
         }
@@ -232,7 +237,7 @@ mod tests {
         file.write_all(text.as_bytes()).unwrap();
         let mut input = Input::open(file.path()).unwrap();
         let columns = input.columns(description(), None, clip).unwrap();
-        let checked = input.check(&columns, &Output::new(false)).map(Option::unwrap);
+        let checked = input.check(&columns, 4, &Output::new(false)).map(Option::unwrap);
         Case { file, input, columns, checked }
     }
 

@@ -2,7 +2,6 @@
 
 mod evidence;
 mod input;
-mod pool;
 mod predictions;
 mod resume;
 mod rows;
@@ -13,17 +12,16 @@ mod transfer;
 use std::{
     fs::File,
     path::{Path, PathBuf},
-    time::Instant,
+    sync::Arc,
 };
 
 use clap::{Args, ValueEnum};
 use cloister_attestation::ManifestModel;
-use cloister_client::{Description, Error};
+use cloister_client::{Description, Pool};
 
 use self::{
     evidence::EvidenceFiles,
     input::{Checked, Input},
-    pool::{Goal, Pool},
     predictions::Shape,
     resume::{Run, Unfinished, sidecar},
     sink::Sink,
@@ -31,7 +29,8 @@ use self::{
     transfer::Transfer,
 };
 use super::{
-    Evaluator,
+    EvaluatorArguments,
+    evaluator::connect,
     failure::Failure,
     output::{Output, foreign, short},
 };
@@ -46,7 +45,7 @@ use super::{
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Infer {
     #[command(flatten)]
-    evaluator: Evaluator,
+    evaluator: EvaluatorArguments,
     /// Name of the model, as `cloister models` lists it
     #[arg(long, value_name = "NAME")]
     model: String,
@@ -94,12 +93,6 @@ enum Format {
     Json,
 }
 
-/// Requests that are under way or wait, for each connection: it has the next one when it is done with one.
-const REQUESTS_PER_CONNECTION: usize = 2;
-
-/// Fewer rows are not worth another connection: it takes as long as these do.
-const ROWS_PER_CONNECTION: usize = 256;
-
 /// More predictions do not go into one JSON object, which is whole before it is written.
 const MAX_OBJECT_ROWS: u64 = 100_000;
 
@@ -110,32 +103,28 @@ impl Infer {
         self.check_outputs(&input)?;
         let labels = self.labels.as_deref().map(|column| input.labels(column)).transpose()?;
 
-        let way = self.evaluator.way()?;
-        let mut connection = way.connect(output).await?;
+        let evaluator = Arc::new(self.evaluator.evaluator()?);
+        let connection = connect(&evaluator, output).await?;
         let enclave = connection.enclave();
         output.note(format!(
             "verified {}, release {} (every step: cloister verify)",
             foreign(enclave.module_id()),
             enclave.release()
         ));
-        let description = connection.model(&self.model).await?.description().clone();
-        let model = connection.enclave().model(&self.model).map_err(Error::from)?.clone();
-        let first = (connection, Instant::now());
+        let pool = Pool::start(evaluator, connection, &self.model, self.connections.into()).await?;
+        let description = pool.description().clone();
 
         let columns = input.columns(description.clone(), labels, self.clip)?;
         // All of them, before the first is sent.
-        let checked = input.check(&columns, output)?;
+        let checked = input.check(&columns, pool.portion(None), output)?;
         self.check_object(checked.map_or(0, |checked| checked.rows), output)?;
-        let (sink, done) = self.sink(&description, checked, &model, output)?;
+        let (sink, done) = self.sink(&description, checked, pool.model(), output)?;
 
         let rows = checked.map(|checked| checked.rows);
-        let (size, connections) =
-            portions(rows.map(|rows| rows - done), columns.rows_at_once(), self.connections.into());
-        let goal = Goal { way, model };
+        let size = pool.portion(rows.map(|rows| rows - done));
         let mut transfer = Transfer {
             infer: self,
-            window: connections * REQUESTS_PER_CONNECTION,
-            pool: Pool::start(goal, first, connections),
+            pool,
             sink,
             tally: Tally::new(&description, labels.is_some()),
             evidence: EvidenceFiles::new(self.evidence.as_deref(), self.resume),
@@ -237,36 +226,6 @@ impl Infer {
                 Ok((Sink::resumed(shape, &self.out, unfinished), done))
             }
             _ => Ok((Sink::file(shape, self.format, &self.out, run), 0)),
-        }
-    }
-}
-
-/// Rows of one request, at most `at_once`, and how many of `connections` are of use for `rows`. Of a stream nobody knows.
-fn portions(rows: Option<u64>, at_once: usize, connections: usize) -> (usize, usize) {
-    let Some(rows) = rows.and_then(|rows| usize::try_from(rows).ok()) else { return (at_once, connections) };
-    let requests = rows.div_ceil(at_once).max((rows / ROWS_PER_CONNECTION).min(connections)).max(1);
-    (rows.div_ceil(requests).max(1), connections.min(requests))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn requests_are_as_large_as_keeps_connections_busy() {
-        for (rows, at_once, connections, expected) in [
-            (Some(0), 170, 2, (1, 1)),
-            (Some(1), 170, 2, (1, 1)),
-            (Some(150), 170, 2, (150, 1)),
-            (Some(300), 170, 2, (150, 2)),
-            (Some(1_000_000), 170, 16, (170, 16)),
-            (Some(300), 10_000, 2, (300, 1)),
-            (Some(2000), 10_000, 2, (1000, 2)),
-            (Some(2000), 10_000, 16, (286, 7)),
-            (Some(100_000), 10_000, 2, (10_000, 2)),
-            (None, 170, 3, (170, 3)),
-        ] {
-            assert_eq!(portions(rows, at_once, connections), expected, "{rows:?} {at_once} {connections}");
         }
     }
 }

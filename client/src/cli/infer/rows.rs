@@ -26,16 +26,6 @@ pub(super) struct Columns {
     pub(super) clip: bool,
 }
 
-/// Numbers of one chunk: 8 MiB, however wide the rows are.
-const MAX_NUMBERS: usize = 1 << 20;
-
-impl Columns {
-    /// The most rows that are worth being in memory at once, of which one request may hold fewer.
-    pub(super) fn rows_at_once(&self) -> usize {
-        (MAX_NUMBERS / self.positions.len().max(1)).clamp(1, self.description.rows_per_request())
-    }
-}
-
 /// Rows for one request.
 #[derive(Debug, Default, PartialEq)]
 pub(super) struct Chunk {

@@ -2,14 +2,13 @@
 
 use std::{collections::VecDeque, future::pending};
 
-use cloister_client::{Answer, Prediction};
+use cloister_client::{Answer, Pool, Prediction, Reply};
 use tokio::sync::mpsc;
 
 use super::{
     super::{failure::INTERRUPTED, output::Delivery, progress::Progress},
     Failure, Infer, Output,
     evidence::EvidenceFiles,
-    pool::{Pool, Reply},
     resume::Earlier,
     rows::Chunk,
     sink::Sink,
@@ -19,8 +18,6 @@ use super::{
 /// A run under way.
 pub(super) struct Transfer<'a> {
     pub(super) infer: &'a Infer,
-    /// The most requests that are in memory.
-    pub(super) window: usize,
     pub(super) pool: Pool,
     pub(super) sink: Sink,
     pub(super) tally: Tally,
@@ -52,7 +49,7 @@ impl Transfer<'_> {
                     }
                     progress.reach(self.tally.rows, output);
                 }
-                chunk = chunks.recv(), if end.is_none() && waiting.len() < self.window => {
+                chunk = chunks.recv(), if end.is_none() && waiting.len() < self.pool.window() => {
                     match chunk.map(|chunk| self.send(chunk?, &mut taken, output)) {
                         Some(Ok(sent)) => waiting.push_back(sent),
                         // What was sent before is answered first.
@@ -108,7 +105,7 @@ impl Transfer<'_> {
             let truth = chunk.truth.get(index).map(String::as_str);
             self.tally.row(&prediction.label_text(), *certain, *moved, truth);
         }
-        while let Some(piece) = self.pool.evidence() {
+        for piece in self.pool.take_evidence() {
             self.evidence.write(&piece, output)?;
         }
         Ok(delivery)
@@ -118,10 +115,7 @@ impl Transfer<'_> {
 /// The answer to the chunk that is next in order.
 async fn first(waiting: &mut VecDeque<(Chunk, Reply)>) -> Result<Answer, Failure> {
     match waiting.front_mut() {
-        Some((_, reply)) => match reply.await {
-            Ok(answer) => Ok(answer?),
-            Err(_) => Err(Failure::internal(&"a connection ended without a word")),
-        },
+        Some((_, reply)) => Ok(reply.await?),
         None => pending().await,
     }
 }
