@@ -63,7 +63,8 @@ impl Outcome {
         assert!(people.stderr.contains(&format!("code: {code}")), "{}", people.stderr);
         assert!(!text("message").is_empty() && !text("remedy").is_empty());
         // What verifies says so before it can fail; the rest never does.
-        let verifies = ["verify", "models", "infer", "verify-document", "verify-receipt"].contains(&arguments[0]);
+        let verifies =
+            ["verify", "models", "infer", "gateway", "verify-document", "verify-receipt"].contains(&arguments[0]);
         assert_eq!(machine.json().get("verified").is_some(), verifies, "{}", machine.stdout);
         (text("message"), text("remedy"))
     }

@@ -58,8 +58,14 @@ impl Case {
         Ok(import(&onnx, &options).with_context(|| self.name.clone())?.bundle)
     }
 
-    fn dataset(&self) -> PathBuf {
+    /// The file of its rows.
+    pub fn dataset(&self) -> PathBuf {
         file(self.folder, &format!("{}.csv", self.dataset))
+    }
+
+    /// The file of what scikit-learn says of each row.
+    pub fn expected(&self) -> PathBuf {
+        file(self.folder, &format!("{}.expected.csv", self.name))
     }
 
     /// The rows of its dataset; NaN where a value is missing.
@@ -72,7 +78,7 @@ impl Case {
     /// Holds predictions for all rows to scikit-learn's outputs: logits within the bound, labels equal wherever they are
     /// certain, and probabilities or values as far off as logits within the bound make them.
     pub fn compare(&self, predictions: &[Prediction], description: &Description) -> anyhow::Result<Comparison> {
-        let expected = Table::read(File::open(file(self.folder, &format!("{}.expected.csv", self.name)))?)?;
+        let expected = Table::read(File::open(self.expected())?)?;
         let numbers = |prefix: &str| -> anyhow::Result<Vec<Vec<f64>>> {
             let names = expected.columns().iter().filter(|name| name.starts_with(prefix));
             Ok(expected.numbers(&names.map(String::as_str).collect::<Vec<_>>())?)

@@ -71,6 +71,11 @@ impl Process {
         place.map(str::to_owned).with_context(|| format!("no {name} in {:?}", self.first_line))
     }
 
+    /// Its process.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Kills the program, and gives all that it wrote to stderr.
     pub fn end(mut self) -> String {
         let _ = self.child.kill();

@@ -5,7 +5,7 @@
 
 use std::{
     env,
-    io::Write,
+    io::{Seek, Write},
     path::PathBuf,
     process::{Command, Output},
 };
@@ -46,6 +46,15 @@ impl Python {
     /// Runs a script of `tests/python` to its end.
     pub fn run(&self, script: &str, arguments: &[&str]) -> anyhow::Result<Output> {
         Command::new(&self.0).arg(file(script)).args(arguments).output().with_context(|| script.to_owned())
+    }
+
+    /// As [`run`](Self::run), with a text to read.
+    pub fn run_with(&self, script: &str, arguments: &[&str], input: &str) -> anyhow::Result<Output> {
+        let mut file_of_input = tempfile::tempfile()?;
+        file_of_input.write_all(input.as_bytes())?;
+        file_of_input.rewind()?;
+        let mut command = Command::new(&self.0);
+        command.arg(file(script)).args(arguments).stdin(file_of_input).output().with_context(|| script.to_owned())
     }
 
     /// Starts a script of `tests/python` that says where it listens: `http://127.0.0.1:PORT`.

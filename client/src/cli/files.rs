@@ -26,6 +26,12 @@ pub(crate) fn read(path: &Path) -> Result<Vec<u8>, Failure> {
     Ok(bytes)
 }
 
+/// That a file cannot be written is found out before anything is asked for. Nothing is truncated.
+pub(crate) fn check_writable(path: &Path) -> Result<(), Failure> {
+    let opened = File::options().append(true).create(true).open(path);
+    opened.map(drop).map_err(|error| Failure::file(path, &error))
+}
+
 /// Waits until nobody else changes the file, and keeps others from it as long as the result lives.
 ///
 /// The lock is on the folder: [`replace`] puts another file in place of the one that is there.

@@ -3,6 +3,7 @@
 mod evaluator;
 mod failure;
 mod files;
+mod gateway;
 mod infer;
 mod measurements;
 mod model;
@@ -49,6 +50,7 @@ enum Command {
     Verify(verify::Verify),
     Models(models::Models),
     Infer(infer::Infer),
+    Gateway(gateway::Gateway),
     VerifyDocument(verify_document::VerifyDocument),
     VerifyReceipt(verify_receipt::VerifyReceipt),
     #[command(subcommand)]
@@ -62,7 +64,7 @@ impl Command {
     /// Only rows are worth several threads.
     fn runtime(&self) -> Builder {
         match self {
-            Self::Infer(_) => Builder::new_multi_thread(),
+            Self::Infer(_) | Self::Gateway(_) => Builder::new_multi_thread(),
             _ => Builder::new_current_thread(),
         }
     }
@@ -70,9 +72,12 @@ impl Command {
     /// Whether its outcome says `verified`.
     fn verifies(&self) -> bool {
         match self {
-            Self::Verify(_) | Self::Models(_) | Self::Infer(_) | Self::VerifyDocument(_) | Self::VerifyReceipt(_) => {
-                true
-            }
+            Self::Verify(_)
+            | Self::Models(_)
+            | Self::Infer(_)
+            | Self::Gateway(_)
+            | Self::VerifyDocument(_)
+            | Self::VerifyReceipt(_) => true,
             Self::Model(_) | Self::Policy(_) | Self::Token(_) => false,
         }
     }
@@ -112,6 +117,7 @@ async fn dispatch(command: Command, output: &mut Output) -> Result<(), Failure> 
         Command::Verify(command) => command.run(output).await,
         Command::Models(command) => command.run(output).await,
         Command::Infer(command) => command.run(output).await,
+        Command::Gateway(command) => command.run(output).await,
         Command::VerifyDocument(command) => command.run(output),
         Command::VerifyReceipt(command) => command.run(output),
         Command::Model(command) => command.run(output),

@@ -34,11 +34,13 @@ pub(crate) struct Output {
     verbose: bool,
     object: Map<String, Value>,
     steps: Vec<Value>,
+    /// Whether the object is on stdout.
+    written: bool,
 }
 
 impl Output {
     pub(crate) fn new(json: bool) -> Self {
-        Self { json, verbose: false, object: Map::new(), steps: Vec::new() }
+        Self { json, verbose: false, object: Map::new(), steps: Vec::new(), written: false }
     }
 
     /// Whether stdout belongs to one JSON object.
@@ -104,16 +106,21 @@ impl Output {
                 failure.exit
             }
         };
-        if self.json {
-            if !self.steps.is_empty() {
-                self.object.insert("steps".into(), self.steps.into());
-            }
-            let delivery = write_stdout(&format!("{}\n", Value::from(self.object)));
-            if delivery == Delivery::Failed && exit == 0 {
-                exit = INTERNAL;
-            }
+        if self.write_object() == Delivery::Failed && exit == 0 {
+            exit = INTERNAL;
         }
         ExitCode::from(exit)
+    }
+
+    /// Writes the JSON object: what comes after it is on stderr alone. A command that serves does so before it ends.
+    pub(crate) fn write_object(&mut self) -> Delivery {
+        if !self.json || std::mem::replace(&mut self.written, true) {
+            return Delivery::Written;
+        }
+        if !self.steps.is_empty() {
+            self.set("steps", self.steps.clone());
+        }
+        write_stdout(&format!("{}\n", Value::from(self.object.clone())))
     }
 
     fn fail(&mut self, failure: &Failure) {
@@ -125,7 +132,7 @@ impl Output {
                 "n": step.number(), "name": step.name(), "ok": false, "expected": expected, "detail": message,
             }));
         }
-        if self.json {
+        if self.json && !self.written {
             // What was verified first may be refused later; who only judges a policy verifies nothing.
             if *exit == NOT_VERIFIED && self.object.contains_key("verified") {
                 self.set("verified", false);
@@ -145,7 +152,8 @@ pub(crate) struct Detail {
     verbose: bool,
 }
 
-fn passed(StepReport { step, expected, found }: &StepReport) -> Value {
+/// A step in JSON.
+pub(crate) fn passed(StepReport { step, expected, found }: &StepReport) -> Value {
     json!({"n": step.number(), "name": step.name(), "ok": true, "expected": expected, "detail": found})
 }
 

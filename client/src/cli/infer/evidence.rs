@@ -8,7 +8,7 @@ use super::{Failure, Output};
 
 /// `FILE`, `FILE.2`, `FILE.3` …
 #[derive(Debug)]
-pub(super) struct EvidenceFiles {
+pub(crate) struct EvidenceFiles {
     path: Option<PathBuf>,
     next: usize,
     /// Whether what an earlier run wrote is still needed.
@@ -16,11 +16,11 @@ pub(super) struct EvidenceFiles {
 }
 
 impl EvidenceFiles {
-    pub(super) fn new(path: Option<&Path>, keep: bool) -> Self {
+    pub(crate) fn new(path: Option<&Path>, keep: bool) -> Self {
         Self { path: path.map(Path::to_owned), next: 1, keep }
     }
 
-    pub(super) fn write(&mut self, evidence: &Evidence, output: &Output) -> Result<(), Failure> {
+    pub(crate) fn write(&mut self, evidence: &Evidence, output: &Output) -> Result<(), Failure> {
         let Some(path) = self.free() else { return Ok(()) };
         std::fs::write(&path, evidence.to_cbor()).map_err(|error| Failure::file(&path, &error))?;
         output.note(format!("evidence: {}", path.display()));

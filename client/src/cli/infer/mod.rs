@@ -10,7 +10,6 @@ mod tally;
 mod transfer;
 
 use std::{
-    fs::File,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -19,8 +18,8 @@ use clap::{Args, ValueEnum};
 use cloister_attestation::ManifestModel;
 use cloister_client::{Description, Pool};
 
+pub(super) use self::evidence::EvidenceFiles;
 use self::{
-    evidence::EvidenceFiles,
     input::{Checked, Input},
     predictions::Shape,
     resume::{Run, Unfinished, sidecar},
@@ -32,6 +31,7 @@ use super::{
     EvaluatorArguments,
     evaluator::connect,
     failure::Failure,
+    files,
     output::{Output, foreign, short},
 };
 
@@ -162,13 +162,12 @@ impl Infer {
         }
     }
 
-    /// What cannot be written is found out before anything is asked for. Nothing is truncated yet.
+    /// What cannot be written is found out before anything is asked for.
     fn check_outputs(&self, input: &Input) -> Result<(), Failure> {
-        let files =
+        let outputs =
             [Some(&self.out), self.evidence.as_ref()].into_iter().flatten().filter(|path| *path != Path::new("-"));
-        for path in files {
-            let opened = File::options().append(true).create(true).open(path);
-            opened.map_err(|error| Failure::file(path, &error))?;
+        for path in outputs {
+            files::check_writable(path)?;
             // It is still being read when the first predictions are written.
             let same = || path.canonicalize().ok() == self.input.canonicalize().ok();
             if input.is_file() && same() {

@@ -1,0 +1,230 @@
+//! What stands behind the gateway: a verified evaluator, and connections to its models.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    future::pending,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use cloister_attestation::{Evidence, ManifestModel, Timestamp};
+use cloister_client::{Answer, AttestedConnection, Error, Evaluator, Pool};
+use serde_json::{Value, json};
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    sync::{Mutex as AsyncMutex, Semaphore, SemaphorePermit},
+    time::timeout,
+};
+
+use super::{
+    super::{
+        failure::Failure,
+        infer::EvidenceFiles,
+        output::{Output, passed, remark},
+    },
+    Gateway,
+};
+
+/// Requests that are answered or wait at a time: what waits behind a slow service takes memory.
+const MAX_REQUESTS: usize = 64;
+
+/// Evidence of connections that ended is kept, the newest of it, up to so many bytes.
+const MAX_EVIDENCE: usize = 64 << 20;
+
+/// A verified evaluator, and connections to its models.
+#[derive(Debug)]
+pub(super) struct Evaluations {
+    pub(super) arguments: Gateway,
+    places: Semaphore,
+    backing: AsyncMutex<Backing>,
+    seen: Mutex<Seen>,
+    ended: Mutex<Ended>,
+}
+
+/// By which policy, and what was opened by it.
+#[derive(Debug)]
+struct Backing {
+    evaluator: Arc<Evaluator>,
+    pools: HashMap<String, Pool>,
+}
+
+/// What the last verification found.
+#[derive(Clone, Debug)]
+pub(super) struct Seen {
+    pub(super) simulated: bool,
+    /// Models of the manifest that the policy accepts.
+    pub(super) models: Vec<ManifestModel>,
+    /// In words, for whoever asks; of a failure, why.
+    pub(super) report: Value,
+    pub(super) verified: bool,
+}
+
+/// Evidence of connections that have ended.
+#[derive(Debug)]
+struct Ended {
+    files: EvidenceFiles,
+    /// Each in CBOR, with the number of its receipts.
+    pieces: VecDeque<(usize, Vec<u8>)>,
+    /// How many were kept and are so no longer.
+    dropped: usize,
+}
+
+impl Evaluations {
+    pub(super) fn new(arguments: Gateway, evaluator: Evaluator, verified: &AttestedConnection) -> Self {
+        let files = EvidenceFiles::new(arguments.evidence.as_deref(), true);
+        Self {
+            arguments,
+            places: Semaphore::new(MAX_REQUESTS),
+            backing: AsyncMutex::new(Backing { evaluator: Arc::new(evaluator), pools: HashMap::new() }),
+            seen: Mutex::new(Seen::verified(verified)),
+            ended: Mutex::new(Ended { files, pieces: VecDeque::new(), dropped: 0 }),
+        }
+    }
+
+    /// What the last verification found.
+    pub(super) fn seen(&self) -> Seen {
+        locked(&self.seen).clone()
+    }
+
+    /// Room for a request, if there is any.
+    pub(super) fn place(&self) -> Option<SemaphorePermit<'_>> {
+        self.places.try_acquire().ok()
+    }
+
+    /// Connections to a model, the first of which is open.
+    pub(super) async fn model(&self, name: &str) -> Result<Pool, Error> {
+        let mut backing = self.backing.lock().await;
+        if let Some(pool) = backing.pools.get(name) {
+            return Ok(pool.clone());
+        }
+        let evaluator = backing.evaluator.clone();
+        let connection = self.connect(&evaluator).await?;
+        let pool = Pool::start(evaluator, connection, name, self.arguments.connections.into()).await?;
+        backing.pools.insert(name.to_owned(), pool.clone());
+        Ok(pool)
+    }
+
+    /// Answers rows. A model that is not what it was is opened anew by whoever asks next.
+    pub(super) async fn infer(&self, pool: &Pool, rows: Vec<Vec<f64>>) -> Result<Vec<Answer>, Error> {
+        let answers = pool.infer(rows, |_| ()).await;
+        if answers.as_ref().is_err_and(Error::is_not_verified) {
+            let mut backing = self.backing.lock().await;
+            backing.pools.retain(|_, other| other.model() != pool.model());
+            drop(backing);
+            self.keep(pool.evidence());
+        } else {
+            self.keep(pool.take_evidence());
+        }
+        answers
+    }
+
+    /// Verifies now and then, and when SIGHUP asks for it.
+    pub(super) async fn verify_for_ever(self: Arc<Self>, every: Duration) {
+        let mut asked = signal(SignalKind::hangup()).ok();
+        loop {
+            let asked = async {
+                match &mut asked {
+                    Some(asked) => drop(asked.recv().await),
+                    None => pending().await,
+                }
+            };
+            let _ = timeout(every, asked).await;
+            if let Err(failure) = self.verify().await {
+                remark(format!("{}; {}", failure.message, failure.remedy));
+            }
+        }
+    }
+
+    /// Reads the policy anew, and verifies by it.
+    async fn verify(&self) -> Result<(), Failure> {
+        let evaluator = Arc::new(self.arguments.evaluator.evaluator()?);
+        let mut backing = self.backing.lock().await;
+        if backing.evaluator.policy().digest() != evaluator.policy().digest() {
+            remark("the policy has changed: connecting anew");
+            backing.evaluator = evaluator.clone();
+            for (_, pool) in backing.pools.drain() {
+                self.keep(pool.evidence());
+            }
+        }
+        drop(backing);
+        self.connect(&evaluator).await?;
+        Ok(())
+    }
+
+    /// Connects, and notes what the verification found.
+    async fn connect(&self, evaluator: &Evaluator) -> Result<AttestedConnection, Error> {
+        let connection = evaluator.connect().await;
+        *locked(&self.seen) = match &connection {
+            Ok(connection) => Seen::verified(connection),
+            Err(error) => Seen::failed(error),
+        };
+        connection
+    }
+
+    /// Evidence, the oldest first: the number of the first piece, and each with how many receipts it has.
+    pub(super) async fn evidence(&self) -> (usize, Vec<(usize, Vec<u8>)>) {
+        let pools: Vec<Pool> = self.backing.lock().await.pools.values().cloned().collect();
+        let open = pools.iter().flat_map(Pool::evidence).map(|piece| (piece.receipts.len(), piece.to_cbor()));
+        let open: Vec<_> = open.collect();
+        let ended = locked(&self.ended);
+        (ended.dropped + 1, ended.pieces.iter().cloned().chain(open).collect())
+    }
+
+    fn keep(&self, evidence: Vec<Evidence>) {
+        let mut ended = locked(&self.ended);
+        for piece in evidence {
+            // What cannot be written is still to be had from here.
+            if let Err(failure) = ended.files.write(&piece, &Output::new(false)) {
+                remark(format!("{}; {}", failure.message, failure.remedy));
+            }
+            ended.pieces.push_back((piece.receipts.len(), piece.to_cbor()));
+        }
+        while ended.pieces.iter().map(|(_, bytes)| bytes.len()).sum::<usize>() > MAX_EVIDENCE {
+            ended.pieces.pop_front();
+            ended.dropped += 1;
+        }
+    }
+
+    /// Ends all connections.
+    pub(super) async fn close(&self) {
+        let pools = std::mem::take(&mut self.backing.lock().await.pools);
+        for pool in pools.into_values() {
+            self.keep(pool.close().await);
+        }
+    }
+}
+
+impl Seen {
+    fn verified(connection: &AttestedConnection) -> Self {
+        let enclave = connection.enclave();
+        let accepted = |model: &&ManifestModel| enclave.accept(model).is_ok();
+        let models: Vec<ManifestModel> = enclave.manifest().models.iter().filter(accepted).cloned().collect();
+        let told = |model: &ManifestModel| json!({"name": model.name, "version": model.version, "digest": model.bundle.to_string()});
+        let report = json!({
+            "verified": true,
+            "simulated": enclave.simulated(),
+            "at": Timestamp::now().to_string(),
+            "release": enclave.release(),
+            "module_id": enclave.module_id(),
+            "document_time": enclave.timestamp().to_string(),
+            "channel": enclave.channel().name(),
+            "models": models.iter().map(told).collect::<Vec<_>>(),
+            "steps": enclave.steps().iter().map(passed).collect::<Vec<_>>(),
+        });
+        Self { simulated: enclave.simulated(), models, report, verified: true }
+    }
+
+    fn failed(error: &Error) -> Self {
+        let report = json!({
+            "verified": false,
+            "at": Timestamp::now().to_string(),
+            "error": {"code": error.code(), "message": error.to_string(), "remedy": error.remedy()},
+        });
+        Self { simulated: false, models: Vec::new(), report, verified: false }
+    }
+}
+
+/// Nothing that panics holds one of these for longer than a value takes to change.
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
