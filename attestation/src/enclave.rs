@@ -24,6 +24,11 @@ impl VerifiedEnclave {
         &self.release
     }
 
+    /// The digest of the policy that it satisfied.
+    pub fn policy(&self) -> Sha384 {
+        self.policy
+    }
+
     /// The enclave, `i-…-enc…`.
     pub fn module_id(&self) -> &str {
         self.fresh.document.module_id()

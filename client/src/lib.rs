@@ -10,6 +10,8 @@
 //! evaluator    all that a further connection needs
 //! pool         any number of rows, over several connections
 //! table        rows from CSV, all at once or one by one
+//! report       a run as a page that explains it
+//! words        what terminal and page say alike
 //! error        what went wrong, whose fault it is, what to do
 //! ```
 //!
@@ -40,9 +42,11 @@ mod evaluator;
 mod intermediary;
 mod model;
 mod pool;
+mod report;
 mod table;
 mod token;
 mod transport;
+pub mod words;
 
 pub use clock::{Clock, SystemClock};
 pub use cloister_attestation::Policy;
@@ -54,5 +58,6 @@ pub use evaluator::Evaluator;
 pub use intermediary::{Intermediary, IntermediaryError, ObjectLocation, SageMakerEndpoint, gateway_url};
 pub use model::{Answer, RemoteModel, Timing};
 pub use pool::{Pool, Reply};
+pub use report::{Exchanges, Report, Verified};
 pub use table::{Header, Row, Table, TableError, TableReader};
 pub use token::{Token, TokenError};

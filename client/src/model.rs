@@ -1,9 +1,12 @@
 //! A model that is evaluated under encryption.
 
-use std::time::{Duration, Instant};
+use std::{
+    ops::AddAssign,
+    time::{Duration, Instant},
+};
 
 use base64::{Engine, engine::general_purpose::STANDARD};
-use cloister_attestation::{Channel, ManifestModel, Sha384};
+use cloister_attestation::{Channel, ManifestModel, Receipt, Sha384};
 use cloister_inference::{Description, Prediction, Request, Session};
 use cloister_wire::{
     error::ErrorCode,
@@ -42,6 +45,10 @@ pub struct Answer {
     pub predictions: Vec<Prediction>,
     /// Bytes of the ciphertext messages, up and down.
     pub bytes: (usize, usize),
+    /// Bytes of the public key that went with the request; 0 if the evaluator had it.
+    pub public_key: usize,
+    /// What the enclave signed for this answer.
+    pub receipt: Receipt,
     /// Where the time went.
     pub timing: Timing,
 }
@@ -57,6 +64,15 @@ pub struct Timing {
     pub receipt: Duration,
     /// Decrypting and decoding.
     pub decrypt: Duration,
+}
+
+impl AddAssign for Timing {
+    fn add_assign(&mut self, Self { encrypt, exchange, receipt, decrypt }: Self) {
+        self.encrypt += encrypt;
+        self.exchange += exchange;
+        self.receipt += receipt;
+        self.decrypt += decrypt;
+    }
 }
 
 impl<'connection> RemoteModel<'connection> {
@@ -127,6 +143,7 @@ impl OpenModel {
         let encrypt = started.elapsed();
 
         let started = Instant::now();
+        let public_key = if self.key_sent { 0 } else { self.session.public_key().len() };
         let answer = self.ask(connection, &request).await?;
         let exchange = started.elapsed();
 
@@ -134,7 +151,7 @@ impl OpenModel {
         let started = Instant::now();
         let response = InferResponse::parse(answer.header_length, &answer.body)
             .map_err(|error| Error::BadAnswer { reason: error.to_string() })?;
-        connection.enclave().check_receipt(
+        let receipt = connection.enclave().check_receipt(
             response.receipt,
             Sha384::of(request.bytes()),
             Sha384::of(response.ciphertext),
@@ -142,15 +159,15 @@ impl OpenModel {
             self.description().parameters().name(),
         )?;
         connection.keep_receipt(response.receipt.to_vec());
-        let receipt = started.elapsed();
+        let checked = started.elapsed();
 
         let started = Instant::now();
         let logits = self.session.decrypt(&request, response.ciphertext)?;
         let predictions = logits.into_iter().map(|logits| Prediction::new(self.description(), logits)).collect();
         self.spent = false;
         let bytes = (request.bytes().len(), response.ciphertext.len());
-        let timing = Timing { encrypt, exchange, receipt, decrypt: started.elapsed() };
-        Ok(Answer { predictions, bytes, timing })
+        let timing = Timing { encrypt, exchange, receipt: checked, decrypt: started.elapsed() };
+        Ok(Answer { predictions, bytes, public_key, receipt, timing })
     }
 
     /// Sends a request until it has come to the enclave that was verified, and to one that has the public key.

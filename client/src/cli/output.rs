@@ -8,24 +8,14 @@ use std::{
 
 use clap::Args;
 use cloister_attestation::{Channel, StepReport};
+use cloister_client::words::{NO_CHANNEL, SIMULATED, safe};
+pub(crate) use cloister_client::words::{foreign, short};
 use serde_json::{Map, Value, json};
 
 use super::{
     failure::{Failure, INTERNAL, NOT_VERIFIED},
     text::wrapped,
 };
-
-/// Nobody overlooks this.
-const SIMULATED: &str = "\
-************************************************************************
-*  SIMULATED: this is not a Nitro Enclave. Its documents are signed by *
-*  a simulated authority; they prove nothing about any hardware.       *
-************************************************************************";
-
-const NO_CHANNEL: &str = "\
-TLS ENDS BEFORE THE ENCLAVE: whoever ends it sees sizes and times, and may hand requests to
-another enclave that the policy accepts. Features and logits stay encrypted, and no answer
-counts without a receipt of the enclave that was verified.";
 
 /// Collects what `--json` writes, or prints for people as it goes.
 #[derive(Debug)]
@@ -56,7 +46,7 @@ impl Output {
     /// A line for people.
     pub(crate) fn line(&self, text: impl Display) {
         if !self.json {
-            write_stdout(&format!("{}\n", safe(text)));
+            write_stdout(&format!("{}\n", safe(&text.to_string())));
         }
     }
 
@@ -69,7 +59,7 @@ impl Output {
     pub(crate) fn simulated(&mut self, simulated: bool) {
         self.set("simulated", simulated);
         if simulated {
-            self.note(SIMULATED);
+            self.note(framed(SIMULATED));
         }
     }
 
@@ -193,21 +183,19 @@ fn explained(failure: &Failure, verbose: bool) -> String {
 
 /// A remark on stderr.
 pub(crate) fn remark(text: impl Display) {
-    let _ = writeln!(std::io::stderr(), "{}", safe(text));
+    let _ = writeln!(std::io::stderr(), "{}", safe(&text.to_string()));
+}
+
+/// Nobody overlooks this.
+fn framed(text: &str) -> String {
+    let stars = "*".repeat(72);
+    let lines = text.lines().map(|line| format!("*  {line:<68}*\n"));
+    format!("{stars}\n{}{stars}", lines.collect::<String>())
 }
 
 /// Stands in front of what would otherwise read as the real thing.
 pub(crate) fn label(simulated: bool) -> &'static str {
     if simulated { "SIMULATED (proves nothing about hardware), " } else { "" }
-}
-
-/// A number as a person writes it: at most six decimals, without the digits that only binary has.
-pub(crate) fn short(number: f64) -> String {
-    if number != 0.0 && !(1e-3..1e9).contains(&number.abs()) {
-        return format!("{number:.3e}");
-    }
-    let text = format!("{number:.6}");
-    text.trim_end_matches('0').trim_end_matches('.').to_owned()
 }
 
 /// What became of a text for stdout.
@@ -226,66 +214,5 @@ pub(crate) fn write_stdout(text: &str) -> Delivery {
         Ok(()) => Delivery::Written,
         Err(error) if error.kind() == ErrorKind::BrokenPipe => Delivery::ReaderGone,
         Err(_) => Delivery::Failed,
-    }
-}
-
-/// Somebody else's words in a line of ours, from a file, a document or a peer: they neither end it nor steer the terminal, and
-/// what is long is cut. Whoever wants all of it has `--json`.
-pub(crate) fn foreign(text: &str) -> String {
-    let escaped = |c: char| if is_printable(c) { c.to_string() } else { c.escape_default().to_string() };
-    let mut shown: String = text.chars().take(MAX_FOREIGN).map(escaped).collect();
-    if text.chars().nth(MAX_FOREIGN).is_some() {
-        shown.push('…');
-    }
-    shown
-}
-
-/// More of a name than anybody reads, in characters.
-const MAX_FOREIGN: usize = 200;
-
-/// Text without what could steer a terminal or reorder a line, whoever forgot [`foreign`].
-fn safe(text: impl Display) -> String {
-    let shown = |c: char| if c == '\n' || is_printable(c) { c } else { char::REPLACEMENT_CHARACTER };
-    text.to_string().chars().map(shown).collect()
-}
-
-/// Whether a character is shown as itself in the middle of a word: what Rust escapes in strings is not, but for quotes and `\`.
-fn is_printable(c: char) -> bool {
-    let word = String::from_iter(['a', c]);
-    matches!(c, '"' | '\'' | '\\') || word.escape_debug().eq(word.chars())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn nothing_that_is_printed_steers_a_terminal() {
-        assert_eq!(safe("a\u{1b}[31mb\u{202e}c\rd\ne"), "a\u{fffd}[31mb\u{fffd}c\u{fffd}d\ne");
-        for c in ['\u{61c}', '\u{200f}', '\u{2028}', '\u{2066}', '\u{feff}', '\u{e0041}'] {
-            assert_eq!(safe(c), "\u{fffd}", "{c:?}");
-        }
-        for text in ["größer ≤ 1", "वर्गीकरण", "cafe\u{301}", "\"it's\" a\\b"] {
-            assert_eq!(safe(text), text);
-        }
-    }
-
-    #[test]
-    fn foreign_words_stay_in_their_line_and_are_short() {
-        assert_eq!(foreign("iris\nVERIFIED\r\u{85}\u{2028}\u{1b}[2J"), "iris\\nVERIFIED\\r\\u{85}\\u{2028}\\u{1b}[2J");
-        assert_eq!(foreign("ab\u{61c}\u{202e}c"), "ab\\u{61c}\\u{202e}c");
-        for text in ["größer ≤ 1", "वर्गीकरण", "\"it's\" a\\b", &"x".repeat(MAX_FOREIGN)] {
-            assert_eq!(foreign(text), text);
-        }
-        assert_eq!(foreign(&"x".repeat(MAX_FOREIGN + 1)), "x".repeat(MAX_FOREIGN) + "…");
-    }
-
-    #[test]
-    fn numbers_are_short() {
-        for (number, text) in
-            [(3.9399999999999995, "3.94"), (-0.13999999999999999, "-0.14"), (8.0, "8"), (0.0, "0"), (1e-7, "1.000e-7")]
-        {
-            assert_eq!(short(number), text);
-        }
     }
 }

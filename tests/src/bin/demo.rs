@@ -1,15 +1,18 @@
 //! `cargo demo`: 150 rows of Iris, classified under encryption by an evaluator that was verified first. In simulation.
 
 use std::{
+    env,
     fmt::Display,
+    fs,
+    path::PathBuf,
     process::ExitCode,
     time::{Duration, Instant},
 };
 
 use anyhow::Context;
 use clap::Parser;
-use cloister_attestation::{Policy, Release, StepReport};
-use cloister_client::{AttestedConnection, Prediction, Timing};
+use cloister_attestation::{Policy, Release, StepReport, Timestamp};
+use cloister_client::{AttestedConnection, Exchanges, Prediction, Report, Timing, Verified};
 use cloister_e2e::{
     hostile::{Cheat, Hostile, identity, key_bytes},
     iris::{self, Agreement, Iris},
@@ -26,12 +29,15 @@ struct Arguments {
     /// Write exactly one JSON object to stdout
     #[arg(long)]
     json: bool,
+    /// Where the page about the run goes, instead of demo.html in the target folder
+    #[arg(long, value_name = "FILE")]
+    report: Option<PathBuf>,
 }
 
 #[tokio::main]
 async fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    match demo(&Story { silent: arguments.json }).await {
+    match demo(&Story { silent: arguments.json }, arguments.report).await {
         Ok(summary) => {
             if arguments.json {
                 println!("{summary}");
@@ -69,7 +75,7 @@ const BANNER: &str = "\
 |  run, so they prove nothing about hardware.                          |
 +----------------------------------------------------------------------+";
 
-async fn demo(story: &Story) -> anyhow::Result<Value> {
+async fn demo(story: &Story, page: Option<PathBuf>) -> anyhow::Result<Value> {
     story.say(BANNER);
     eprintln!("building the simulated enclave and the proxy …");
     let started = Instant::now();
@@ -105,15 +111,14 @@ async fn demo(story: &Story) -> anyhow::Result<Value> {
     for StepReport { step, expected: _, found } in enclave.steps() {
         story.say(format!("   {:>2}  ok  {:<13} {found}", step.number(), step.name()));
     }
-    let simulated = enclave.simulated();
-    let accepted = enclave.model("iris")?;
+    let verified = Verified::of(&connection);
+    let accepted = enclave.model("iris")?.clone();
     story.say(format!("       ok  model         {} {}, {}", accepted.name, accepted.version, accepted.bundle));
 
     let mut model = connection.model("iris").await?;
     let answer = model.infer(&data.rows).await?;
     let evidence = connection.evidence();
-    let receipts =
-        evidence.first().context("there is evidence")?.verify(&policy, cloister_attestation::Timestamp::now())?;
+    let receipts = evidence.first().context("there is evidence")?.verify(&policy, Timestamp::now())?;
     let agreement = Agreement::of(&answer.predictions, &data, description.bound());
     let rows = data.rows.len();
     let accuracy = agreement.right as f64 / rows as f64;
@@ -158,6 +163,28 @@ async fn demo(story: &Story) -> anyhow::Result<Value> {
         let indented = error.to_string().replace('\n', "\n     ");
         story.say(format!("   {attack:<42} {}\n      {indented}", error.code()));
     }
+
+    let simulated = verified.simulated;
+    let mut exchanges = Exchanges::default();
+    exchanges.count(&answer);
+    let report = Report {
+        verified,
+        connect,
+        attestations: 1,
+        model: accepted,
+        description: description.clone(),
+        rows: rows as u64,
+        resumed: 0,
+        certain: agreement.certain as u64,
+        right: Some(agreement.right as u64),
+        exchanges,
+        evidence: Vec::new(),
+        written: Timestamp::now(),
+    };
+    let page = page.map_or_else(default_page, Ok)?;
+    fs::write(&page, report.to_html()).with_context(|| format!("writing {}", page.display()))?;
+    story.chapter("6. A page about all of that, to be opened in a browser and passed on");
+    story.say(format!("   {}", page.display()));
     story.say(format!("\n{BANNER}"));
 
     Ok(json!({
@@ -174,6 +201,7 @@ async fn demo(story: &Story) -> anyhow::Result<Value> {
         "key_bytes": key_bytes,
         "public_key_bytes": public_key,
         "ms": phases.iter().map(|(name, duration)| ((*name).to_owned(), json!(milliseconds(*duration)))).collect::<Value>(),
+        "report": page,
         "refused": refused.iter().map(|(attack, error)| ((*attack).to_owned(), json!(error.code()))).collect::<Value>(),
     }))
 }
@@ -186,6 +214,12 @@ fn example(row: &[f64], prediction: &Prediction, labels: &[cloister_client::Labe
 
 fn milliseconds(duration: Duration) -> f64 {
     duration.as_secs_f64() * 1e3
+}
+
+/// The target folder has one folder for each profile, and in it this program.
+fn default_page() -> anyhow::Result<PathBuf> {
+    let program = env::current_exe()?;
+    Ok(program.ancestors().nth(2).context("a program lies in the target folder")?.join("demo.html"))
 }
 
 /// Runs attacks against a client and returns how it refused each.

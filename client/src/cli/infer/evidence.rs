@@ -13,17 +13,23 @@ pub(crate) struct EvidenceFiles {
     next: usize,
     /// Whether what an earlier run wrote is still needed.
     keep: bool,
+    /// Pieces of evidence so far, whether they were to be written or not.
+    pub(super) pieces: u64,
+    /// Files that were written.
+    pub(super) written: Vec<PathBuf>,
 }
 
 impl EvidenceFiles {
     pub(crate) fn new(path: Option<&Path>, keep: bool) -> Self {
-        Self { path: path.map(Path::to_owned), next: 1, keep }
+        Self { path: path.map(Path::to_owned), next: 1, keep, pieces: 0, written: Vec::new() }
     }
 
     pub(crate) fn write(&mut self, evidence: &Evidence, output: &Output) -> Result<(), Failure> {
+        self.pieces += 1;
         let Some(path) = self.free() else { return Ok(()) };
         std::fs::write(&path, evidence.to_cbor()).map_err(|error| Failure::file(&path, &error))?;
         output.note(format!("evidence: {}", path.display()));
+        self.written.push(path);
         Ok(())
     }
 

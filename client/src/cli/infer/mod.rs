@@ -3,6 +3,7 @@
 mod evidence;
 mod input;
 mod predictions;
+mod report;
 mod resume;
 mod rows;
 mod sink;
@@ -12,6 +13,7 @@ mod transfer;
 use std::{
     path::{Path, PathBuf},
     sync::Arc,
+    time::Instant,
 };
 
 use clap::{Args, ValueEnum};
@@ -22,6 +24,7 @@ pub(super) use self::evidence::EvidenceFiles;
 use self::{
     input::{Checked, Input},
     predictions::Shape,
+    report::Page,
     resume::{Run, Unfinished, sidecar},
     sink::Sink,
     tally::Tally,
@@ -62,6 +65,10 @@ pub(crate) struct Infer {
     /// files: FILE, FILE.2 and so on
     #[arg(long, value_name = "FILE")]
     evidence: Option<PathBuf>,
+    /// Write a page about the run: what was verified, who could see what, sizes, times and the receipt. It loads nothing, needs no
+    /// script, and holds no feature, logit or label of any row
+    #[arg(long, value_name = "FILE.html")]
+    report: Option<PathBuf>,
     /// Column of the input with the true labels; prints the accuracy
     #[arg(long, value_name = "COLUMN")]
     labels: Option<String>,
@@ -81,7 +88,7 @@ const EXAMPLES: &str = "\
 Examples:
   cloister infer https://evaluator.example:8443 --policy policy.toml --model iris --in rows.csv
   cloister infer https://evaluator.example:8443 --policy policy.toml --model iris --in rows.csv \\
-      --out predictions.csv --evidence evidence.cbor
+      --out predictions.csv --evidence evidence.cbor --report report.html
   cloister infer https://evaluator.example:8443 --policy policy.toml --model iris --in rows.csv \\
       --out predictions.csv --evidence evidence.cbor --connections 4 --resume
   cloister infer --sagemaker iris-endpoint --policy policy.toml --model iris --in rows.csv
@@ -104,7 +111,9 @@ impl Infer {
         let labels = self.labels.as_deref().map(|column| input.labels(column)).transpose()?;
 
         let evaluator = Arc::new(self.evaluator.evaluator()?);
+        let began = Instant::now();
         let connection = connect(&evaluator, output).await?;
+        let page = self.report.as_deref().map(|path| Page::begin(path, &connection, began.elapsed()));
         let enclave = connection.enclave();
         output.note(format!(
             "verified {}, release {} (every step: cloister verify)",
@@ -112,13 +121,13 @@ impl Infer {
             enclave.release()
         ));
         let pool = Pool::start(evaluator, connection, &self.model, self.connections.into()).await?;
-        let description = pool.description().clone();
+        let (description, model) = (pool.description().clone(), pool.model().clone());
 
         let columns = input.columns(description.clone(), labels, self.clip)?;
         // All of them, before the first is sent.
         let checked = input.check(&columns, pool.portion(None), output)?;
         self.check_object(checked.map_or(0, |checked| checked.rows), output)?;
-        let (sink, done) = self.sink(&description, checked, pool.model(), output)?;
+        let (sink, done) = self.sink(&description, checked, &model, output)?;
 
         let rows = checked.map(|checked| checked.rows);
         let size = pool.portion(rows.map(|rows| rows - done));
@@ -137,7 +146,7 @@ impl Infer {
         let finished = sink.finish(outcome.is_ok(), tally.rows, output);
         outcome.and(written).and(finished)?;
         tally.tell(&description, output);
-        Ok(())
+        page.map_or(Ok(()), |page| page.write(model, description, tally, &evidence, output))
     }
 
     /// What goes on is a file that was begun, of input that can be read again; what was begun is not lost by mistake.
@@ -164,14 +173,21 @@ impl Infer {
 
     /// What cannot be written is found out before anything is asked for.
     fn check_outputs(&self, input: &Input) -> Result<(), Failure> {
-        let outputs =
-            [Some(&self.out), self.evidence.as_ref()].into_iter().flatten().filter(|path| *path != Path::new("-"));
+        let outputs = [Some(&self.out), self.evidence.as_ref(), self.report.as_ref()];
+        let outputs = outputs.into_iter().flatten().filter(|path| *path != Path::new("-"));
+        // The input is still being read when the first predictions are written.
+        let mut taken = Vec::new();
+        if input.is_file() {
+            taken.push((self.input.canonicalize().ok(), "input"));
+        }
         for path in outputs {
             files::check_writable(path)?;
-            // It is still being read when the first predictions are written.
-            let same = || path.canonicalize().ok() == self.input.canonicalize().ok();
-            if input.is_file() && same() {
-                return Err(Failure::usage(format!("{} is the input: write to another file", path.display())));
+            let place = path.canonicalize().ok();
+            if let Some((_, what)) = taken.iter().find(|(taken, _)| *taken == place) {
+                return Err(Failure::usage(format!("{} is the {what}: write to another file", path.display())));
+            }
+            if path.is_file() {
+                taken.push((place, "file of another option"));
             }
         }
         Ok(())

@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use cloister_client::{Answer, Description};
+use cloister_client::{Answer, Description, Exchanges};
 
 use super::{Output, foreign};
 
@@ -14,9 +14,9 @@ pub(super) struct Tally {
     /// Those among them that an earlier run put there.
     pub(super) resumed: u64,
     clipped: u64,
-    uncertain: u64,
-    /// Bytes of the ciphertext messages of this run.
-    bytes: (u64, u64),
+    pub(super) uncertain: u64,
+    /// Those of this run.
+    pub(super) exchanges: Exchanges,
     accuracy: Option<Accuracy>,
 }
 
@@ -32,7 +32,8 @@ impl Tally {
     pub(super) fn new(description: &Description, with_labels: bool) -> Self {
         let labels = || description.labels().iter().map(ToString::to_string).collect();
         let accuracy = with_labels.then(|| Accuracy { labels: labels(), right: 0, unknown: None });
-        Self { rows: 0, resumed: 0, clipped: 0, uncertain: 0, bytes: (0, 0), accuracy }
+        let exchanges = Exchanges::default();
+        Self { rows: 0, resumed: 0, clipped: 0, uncertain: 0, exchanges, accuracy }
     }
 
     /// Counts a row of the output.
@@ -48,14 +49,19 @@ impl Tally {
         }
     }
 
-    pub(super) fn bytes(&mut self, answer: &Answer) {
-        self.bytes.0 += answer.bytes.0 as u64;
-        self.bytes.1 += answer.bytes.1 as u64;
+    pub(super) fn answer(&mut self, answer: &Answer) {
+        self.exchanges.count(answer);
+    }
+
+    /// Rows whose label is the true one, if the true ones are known.
+    pub(super) fn right(&self) -> Option<u64> {
+        self.accuracy.as_ref().map(|accuracy| accuracy.right)
     }
 
     /// Says all of it.
     pub(super) fn tell(&self, description: &Description, output: &mut Output) {
-        let Self { rows, resumed, clipped, uncertain, bytes: (up, down), accuracy } = self;
+        let Self { rows, resumed, clipped, uncertain, exchanges, accuracy } = self;
+        let Exchanges { sent: up, received: down, .. } = exchanges;
         output.set("rows", *rows);
         output.set("bytes_up", *up);
         output.set("bytes_down", *down);

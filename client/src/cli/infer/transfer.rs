@@ -93,7 +93,7 @@ impl Transfer<'_> {
 
     /// Writes and counts the predictions for one chunk.
     fn take(&mut self, chunk: &Chunk, answer: Answer, output: &Output) -> Result<Delivery, Failure> {
-        self.tally.bytes(&answer);
+        self.tally.answer(&answer);
         let mut predictions = answer.predictions;
         // The label of what was sent says nothing certain about what was in the file.
         for (prediction, moved) in predictions.iter_mut().zip(&chunk.moved) {
