@@ -223,6 +223,8 @@ pub enum VerificationError {
         expected: String,
         /// The document's register, in hexadecimal.
         actual: String,
+        /// PCR0, 1 and 2 of the document.
+        measured: Box<[[u8; 48]; 3]>,
     },
     /// A register differs from the policy's pin.
     #[error("PCR{index} differs from the policy's pin\n  expected {expected}\n  actual   {actual}")]

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use crate::VerificationError;
+
 /// The highest index an NSM has.
 pub(crate) const MAX_INDEX: u8 = 31;
 
@@ -31,6 +33,13 @@ impl Pcrs {
 
     pub(crate) fn register(&self, index: u8) -> Option<&Pcr> {
         self.0.get(&index)
+    }
+
+    /// PCR0, 1 and 2.
+    pub(crate) fn measured(&self) -> Result<[Pcr; 3], VerificationError> {
+        let of = |index| self.register(index).copied().ok_or(VerificationError::PcrMissing { index });
+        let [pcr0, pcr1, pcr2] = MEASURED;
+        Ok([of(pcr0)?, of(pcr1)?, of(pcr2)?])
     }
 }
 

@@ -253,11 +253,12 @@ impl Policy {
         let release = nearest.ok_or(VerificationError::EmptyPolicy)?;
         let name = || release.name.clone();
         // 12.4
-        for (index, expected) in MEASURED.into_iter().zip(&release.pcrs) {
-            let actual = pcrs.register(index).ok_or(VerificationError::PcrMissing { index })?;
+        let measured = pcrs.measured()?;
+        for ((index, expected), actual) in MEASURED.into_iter().zip(&release.pcrs).zip(&measured) {
             if actual != expected {
                 let (expected, actual) = (hex::encode(expected), hex::encode(actual));
-                return Err(VerificationError::PcrMismatch { index, release: name(), expected, actual });
+                let measured = measured.into();
+                return Err(VerificationError::PcrMismatch { index, release: name(), expected, actual, measured });
             }
         }
         // 12.5 and 12.6

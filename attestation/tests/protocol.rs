@@ -269,7 +269,9 @@ mod policies {
         world.policy.add_release(other("near", [[9; 48], pcr1, pcr2])).unwrap();
         let (release, expected) = ("near".to_owned(), "09".repeat(48));
         let actual = pcr0.iter().map(|byte| format!("{byte:02x}")).collect();
-        assert_eq!(world.verify().unwrap_err(), VerificationError::PcrMismatch { index: 0, release, expected, actual });
+        let measured = [pcr0, pcr1, pcr2].into();
+        let refused = VerificationError::PcrMismatch { index: 0, release, expected, actual, measured };
+        assert_eq!(world.verify().unwrap_err(), refused);
     }
 
     #[test]

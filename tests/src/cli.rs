@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "what helps a test may fail it")]
 
 use std::{
-    fs,
+    env, fs,
     path::{Path, PathBuf},
     process::{Command, Output},
     sync::LazyLock,
@@ -36,11 +36,21 @@ pub fn cloister(arguments: &[&str]) -> Outcome {
 
 /// Runs `cloister` with these arguments and environment variables.
 pub fn cloister_with(arguments: &[&str], environment: &[(&str, &str)]) -> Outcome {
-    let mut command = Command::new(&*CLOISTER);
-    command.args(arguments).env_remove("AWS_PROFILE").env_remove("SSL_CERT_FILE").envs(environment.iter().copied());
-    let Output { status, stdout, stderr } = command.output().unwrap();
+    let Output { status, stdout, stderr } =
+        command().args(arguments).envs(environment.iter().copied()).output().unwrap();
     let text = |bytes| String::from_utf8(bytes).unwrap();
     Outcome { exit: status.code().unwrap(), stdout: text(stdout), stderr: text(stderr) }
+}
+
+/// The program, as on a machine where nobody has configured anything.
+pub fn command() -> Command {
+    let mut command = Command::new(&*CLOISTER);
+    let ours = env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("CLOISTER_"));
+    for name in ours.map(|(name, _)| name).chain(["AWS_PROFILE", "SSL_CERT_FILE", "CLICOLOR_FORCE"].map(Into::into)) {
+        command.env_remove(name);
+    }
+    command.env("CLOISTER_CONFIG", "/dev/null");
+    command
 }
 
 impl Outcome {
@@ -63,8 +73,8 @@ impl Outcome {
         assert!(people.stderr.contains(&format!("code: {code}")), "{}", people.stderr);
         assert!(!text("message").is_empty() && !text("remedy").is_empty());
         // What verifies says so before it can fail; the rest never does.
-        let verifies =
-            ["verify", "models", "infer", "gateway", "verify-document", "verify-receipt"].contains(&arguments[0]);
+        let verifies = ["verify", "models", "infer", "gateway", "doctor", "verify-document", "verify-receipt"]
+            .contains(&arguments[0]);
         assert_eq!(machine.json().get("verified").is_some(), verifies, "{}", machine.stdout);
         (text("message"), text("remedy"))
     }

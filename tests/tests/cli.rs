@@ -2,16 +2,11 @@
 
 #![allow(clippy::unwrap_used, reason = "what helps a test may fail it")]
 
-use std::{
-    ffi::OsStr,
-    fs,
-    process::{Command, Stdio},
-    time::Duration,
-};
+use std::{ffi::OsStr, fs, process::Stdio, time::Duration};
 
 use cloister_attestation::{Policy, PolicyModel, Release, Sha384, Timestamp};
 use cloister_e2e::{
-    cli::{CLOISTER, Outcome, assert_steps_are_complete, cloister, hex, write},
+    cli::{Outcome, assert_steps_are_complete, cloister, command, hex, write},
     hostile::{BUNDLE, Cheat, Hostile, identity, trusting},
     iris,
     world::{Link, World},
@@ -20,18 +15,15 @@ use cloister_simulated_enclave::{Authority, Identity};
 use serde_json::Value;
 
 #[test]
-fn alone_it_prints_three_lines_to_go_on_with() {
+fn alone_it_prints_some_lines_to_go_on_with() {
     let alone = cloister(&[]);
-    assert_eq!((alone.exit, alone.stdout.lines().count()), (0, 3));
+    assert_eq!((alone.exit, alone.stdout.lines().count()), (0, 4));
     assert!(alone.stdout.contains("cloister verify") && alone.stdout.contains("cloister infer"));
     assert_eq!(cloister(&["frobnicate"]).exit, 2);
     assert_eq!(cloister(&["frobnicate", "--json"]).json()["error"]["code"], "usage");
     assert_eq!(cloister(&["--help"]).exit, 0);
     let unreadable = std::os::unix::ffi::OsStrExt::from_bytes(b"\xff");
-    assert_eq!(
-        Command::new(&*CLOISTER).args([OsStr::new("verify"), unreadable]).output().unwrap().status.code(),
-        Some(2)
-    );
+    assert_eq!(command().args([OsStr::new("verify"), unreadable]).output().unwrap().status.code(), Some(2));
 }
 
 #[test]
@@ -89,13 +81,13 @@ fn a_session_by_hand_verifies_infers_and_proves() {
     assert_eq!(cloister(&["verify-receipt", "/nonexistent", "--policy", &policy]).exit, 6);
 
     // A reader that goes away ends the program quietly.
-    let mut child = Command::new(&*CLOISTER).args(base).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut child = command().args(base).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     drop(child.stdout.take());
     let closed = child.wait_with_output().unwrap();
     assert_eq!(closed.status.code(), Some(0));
     assert!(!String::from_utf8_lossy(&closed.stderr).contains("panicked"));
     // But a refusal stays one, whoever reads it.
-    let mut child = Command::new(&*CLOISTER)
+    let mut child = command()
         .args(["verify-receipt", &changed, "--policy", &policy, "--json"])
         .stdout(Stdio::piped())
         .spawn()
@@ -351,10 +343,11 @@ fn a_token_is_for_its_owner_alone_and_only_its_digest_is_printed() {
     Outcome::assert_fails(&verify, 6, "token");
 }
 
-const HELP: [&[&str]; 14] = [
+const HELP: [&[&str]; 17] = [
     &["verify"],
     &["models"],
     &["infer"],
+    &["doctor"],
     &["verify-document"],
     &["verify-receipt"],
     &["model", "import"],
@@ -366,6 +359,8 @@ const HELP: [&[&str]; 14] = [
     &["policy", "show"],
     &["policy", "check"],
     &["token"],
+    &["completions"],
+    &["man"],
 ];
 
 #[test]

@@ -8,7 +8,9 @@ use std::{
 };
 
 use cloister_attestation::{ChannelRule, Pins, Policy, Release, Timestamp};
-use cloister_e2e::cli::{CLOISTER, DAY, Desk, Outcome, assert_says_what_was_not_asked, cloister, hex, release};
+use cloister_e2e::cli::{
+    CLOISTER, DAY, Desk, Outcome, assert_says_what_was_not_asked, cloister, command, hex, release,
+};
 use cloister_simulated_enclave::{Authority, Identity, policy as simulated_policy};
 use serde_json::Value;
 
@@ -109,13 +111,7 @@ fn changes_at_the_same_time_are_all_kept() {
     let link = desk.folder.path().join("link.toml").display().to_string();
     std::os::unix::fs::symlink(&policy, &link).unwrap();
     let start = |arguments: &[&str]| {
-        Command::new(&*CLOISTER)
-            .arg("policy")
-            .args(arguments)
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap()
+        command().arg("policy").args(arguments).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
     };
     let mut children = Vec::new();
     for ((old, new), byte) in old.iter().zip(&new).zip(0x40..) {

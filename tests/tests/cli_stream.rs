@@ -14,7 +14,7 @@ use std::{
 
 use cloister_attestation::{Manifest, Sha384};
 use cloister_e2e::{
-    cli::{CLOISTER, Outcome, cloister, write},
+    cli::{Outcome, cloister, command, write},
     hostile::{
         BUNDLE, Cheat, Hostile,
         parent::{Parent, Place, Tamper, Trick},
@@ -76,7 +76,7 @@ impl Desk {
     }
 
     fn start(&self, more: &[&str]) -> Command {
-        let mut command = Command::new(&*CLOISTER);
+        let mut command = command();
         command.args(self.arguments(more)).stderr(Stdio::piped());
         command
     }
@@ -186,7 +186,7 @@ async fn a_connection_to_another_version_of_the_model_ends_the_run() {
     let folder = tempfile::tempdir().unwrap();
     let policy = write(folder.path(), "policy.toml", trusting(&authority).to_toml());
     let endpoint = hostile.endpoint().unwrap().to_string();
-    let mut child = Command::new(&*CLOISTER)
+    let mut child = command()
         .args(["infer", &endpoint, "--policy", &policy, "--model", "iris", "--in", "-", "--connections", "4"])
         .stdin(Stdio::piped())
         .stdout(Stdio::null())

@@ -56,7 +56,18 @@ impl Failure {
             "no_policy",
             "no policy was given, and without one no evaluator is accepted",
             "Give --policy FILE with the policy that comes with the release (in simulation: DIR/policy.toml of the \
-             simulated enclave's --authority DIR), or make one: `cloister policy new`.",
+             simulated enclave's --authority DIR), or make one: `cloister policy new`. To give it once for all: \
+             CLOISTER_POLICY, or `policy` in the file that `cloister --help` names.",
+        )
+    }
+
+    pub(crate) fn no_evaluator() -> Self {
+        Self::new(
+            USAGE,
+            "usage",
+            "no evaluator was named",
+            "Name one: https://HOST:PORT, --gateway URL or --sagemaker ENDPOINT; or once for all: CLOISTER_ENDPOINT, or \
+             `endpoint` in the file that `cloister --help` names.",
         )
     }
 

@@ -1,14 +1,19 @@
 //! The commands. What people read goes to stdout, progress and banners to stderr; `--json` writes exactly one object.
 
+mod completions;
+mod configuration;
+mod doctor;
 mod evaluator;
 mod failure;
 mod files;
 mod gateway;
 mod infer;
+mod man;
 mod measurements;
 mod model;
 mod models;
 mod output;
+mod paint;
 mod policy;
 mod progress;
 mod text;
@@ -27,7 +32,7 @@ use self::{evaluator::EvaluatorArguments, failure::Failure, output::Output};
 
 /// Encrypted inference in an attested AWS Nitro Enclave: the data owner's side
 #[derive(Debug, Parser)]
-#[command(name = "cloister", version, max_term_width = 100, after_help = EXIT_CODES)]
+#[command(name = "cloister", version, max_term_width = 100, after_help = format!("{}\n\n{EXIT_CODES}", configuration::HELP))]
 struct Arguments {
     /// Write exactly one JSON object to stdout
     #[arg(long, global = true)]
@@ -36,12 +41,15 @@ struct Arguments {
     command: Option<Command>,
 }
 
-const EXIT_CODES: &str = "Exit codes: 0 done, 1 internal error, 2 usage, 3 not verified, 4 refused by the service, \
-                          5 unreachable, 6 bad input, 130 interrupted";
+const EXIT_CODES: &str = "\
+Exit codes:
+  0 done, 1 internal error, 2 usage, 3 not verified, 4 refused by the service,
+  5 unreachable, 6 bad input, 130 interrupted";
 
 const GETTING_STARTED: &str = "\
 Verify an evaluator:        cloister verify https://HOST:PORT --policy policy.toml
 Infer under encryption:     cloister infer  https://HOST:PORT --policy policy.toml --model NAME --in rows.csv
+What is wrong:              cloister doctor https://HOST:PORT --policy policy.toml
 Everything else:            cloister --help
 ";
 
@@ -51,6 +59,7 @@ enum Command {
     Models(models::Models),
     Infer(infer::Infer),
     Gateway(gateway::Gateway),
+    Doctor(doctor::Doctor),
     VerifyDocument(verify_document::VerifyDocument),
     VerifyReceipt(verify_receipt::VerifyReceipt),
     #[command(subcommand)]
@@ -58,6 +67,8 @@ enum Command {
     #[command(subcommand)]
     Policy(policy::Policy),
     Token(token::Token),
+    Completions(completions::Completions),
+    Man(man::Man),
 }
 
 impl Command {
@@ -76,9 +87,10 @@ impl Command {
             | Self::Models(_)
             | Self::Infer(_)
             | Self::Gateway(_)
+            | Self::Doctor(_)
             | Self::VerifyDocument(_)
             | Self::VerifyReceipt(_) => true,
-            Self::Model(_) | Self::Policy(_) | Self::Token(_) => false,
+            Self::Model(_) | Self::Policy(_) | Self::Token(_) | Self::Completions(_) | Self::Man(_) => false,
         }
     }
 }
@@ -118,11 +130,17 @@ async fn dispatch(command: Command, output: &mut Output) -> Result<(), Failure> 
         Command::Models(command) => command.run(output).await,
         Command::Infer(command) => command.run(output).await,
         Command::Gateway(command) => command.run(output).await,
+        Command::Doctor(command) => command.run(output).await,
         Command::VerifyDocument(command) => command.run(output),
         Command::VerifyReceipt(command) => command.run(output),
         Command::Model(command) => command.run(output),
         Command::Policy(command) => command.run(output),
         Command::Token(command) => command.run(output),
+        Command::Completions(command) => {
+            command.run(output);
+            Ok(())
+        }
+        Command::Man(command) => command.run(output),
     }
 }
 

@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 
 use super::{
     EvaluatorArguments,
+    evaluator::connect,
     failure::Failure,
     output::{Output, foreign},
     text::wrapped,
@@ -26,7 +27,7 @@ Examples:
 
 impl Models {
     pub(crate) async fn run(&self, output: &mut Output) -> Result<(), Failure> {
-        let connection = self.evaluator.connect(output).await?;
+        let connection = connect(&self.evaluator.evaluator(output)?, output).await?;
         show(connection.enclave(), output);
         Ok(())
     }
@@ -39,12 +40,7 @@ pub(crate) fn show(enclave: &VerifiedEnclave, output: &mut Output) {
     for model in served {
         let ManifestModel { name, version, bundle, description: _ } = model;
         let judged = enclave.accept(model);
-        let verdict = match judged {
-            Ok(_) => "accepted by the policy",
-            Err(ModelError::DigestMismatch { .. }) => "NOT ACCEPTED: the policy has another digest under this name",
-            Err(_) => "NOT ACCEPTED: not in the policy",
-        };
-        output.line(format!("model {} {}: {verdict}\n  {bundle}", foreign(name), foreign(version)));
+        output.line(format!("model {} {}: {}\n  {bundle}", foreign(name), foreign(version), verdict(&judged)));
         models
             .push(json!({"name": name, "version": version, "digest": bundle.to_string(), "accepted": judged.is_ok()}));
     }
@@ -60,5 +56,14 @@ pub(crate) fn show(enclave: &VerifiedEnclave, output: &mut Output) {
     );
     if let Loadable::Listed(digests) = loadable {
         output.line(digests.iter().map(|digest| format!("  {digest}")).collect::<Vec<_>>().join("\n"));
+    }
+}
+
+/// What the policy says of a model.
+pub(crate) fn verdict(judged: &Result<(), ModelError>) -> &'static str {
+    match judged {
+        Ok(_) => "accepted by the policy",
+        Err(ModelError::DigestMismatch { .. }) => "NOT ACCEPTED: the policy has another digest under this name",
+        Err(_) => "NOT ACCEPTED: not in the policy",
     }
 }

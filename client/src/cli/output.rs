@@ -1,19 +1,19 @@
 //! What a command prints.
 
 use std::{
-    fmt::Display,
     io::{ErrorKind, Write},
     process::ExitCode,
 };
 
 use clap::Args;
 use cloister_attestation::{Channel, StepReport};
-use cloister_client::words::{NO_CHANNEL, SIMULATED, safe};
+use cloister_client::words::{NO_CHANNEL, SIMULATED};
 pub(crate) use cloister_client::words::{foreign, short};
 use serde_json::{Map, Value, json};
 
 use super::{
     failure::{Failure, INTERNAL, NOT_VERIFIED},
+    paint::{BANNER, FAIL, OK, Painted},
     text::wrapped,
 };
 
@@ -44,14 +44,22 @@ impl Output {
     }
 
     /// A line for people.
-    pub(crate) fn line(&self, text: impl Display) {
+    pub(crate) fn line(&self, text: impl Into<Painted>) {
         if !self.json {
-            write_stdout(&format!("{}\n", safe(&text.to_string())));
+            deliver(&mut anstream::stdout().lock(), &format!("{}\n", text.into().as_str()));
+        }
+    }
+
+    /// A text of ours for another program, exactly as it is; with `--json` a field.
+    pub(crate) fn verbatim(&mut self, field: &str, text: &str) {
+        self.set(field, text);
+        if !self.json {
+            write_stdout(text);
         }
     }
 
     /// Progress or a remark, on stderr in either mode.
-    pub(crate) fn note(&self, text: impl Display) {
+    pub(crate) fn note(&self, text: impl Into<Painted>) {
         remark(text);
     }
 
@@ -59,7 +67,7 @@ impl Output {
     pub(crate) fn simulated(&mut self, simulated: bool) {
         self.set("simulated", simulated);
         if simulated {
-            self.note(framed(SIMULATED));
+            self.note(Painted::new(BANNER, framed(SIMULATED)));
         }
     }
 
@@ -67,7 +75,7 @@ impl Output {
     pub(crate) fn channel(&mut self, channel: Channel) {
         self.set("channel", channel.name());
         if channel == Channel::None {
-            self.note(NO_CHANNEL);
+            self.note(Painted::new(BANNER, NO_CHANNEL));
         }
     }
 
@@ -148,42 +156,43 @@ pub(crate) fn passed(StepReport { step, expected, found }: &StepReport) -> Value
 }
 
 /// The steps that passed, a line each, or with both sides.
-fn told(steps: &[StepReport], verbose: bool) -> String {
+fn told(steps: &[StepReport], verbose: bool) -> Painted {
     let one = |StepReport { step, expected, found }: &StepReport| {
         let (number, name) = (step.number(), step.name());
         if !verbose {
-            return format!("  {number:>2}  ok  {name:<13} {found}");
+            return Painted::first(OK, "ok", format!("  {number:>2}  ok  {name:<13} {found}"));
         }
         let (expected, found) = (wrapped("          expected  ", expected), wrapped("          found     ", found));
-        format!("  {number:>2}  ok  {name}\n{expected}\n{found}")
+        Painted::first(OK, "ok", format!("  {number:>2}  ok  {name}\n{expected}\n{found}"))
     };
-    steps.iter().map(one).collect::<Vec<_>>().join("\n")
+    Painted::lines(steps.iter().map(one))
 }
 
 /// What happened, where, and what to do, in the order in which a person needs it: the end is what a terminal shows.
-fn explained(failure: &Failure, verbose: bool) -> String {
+fn explained(failure: &Failure, verbose: bool) -> Painted {
     let Failure { exit: _, code, message, remedy, refusal } = failure;
+    let error = |label: &str, message: &str| Painted::first(FAIL, "error", wrapped(label, message));
     let mut lines = Vec::new();
     match refusal {
-        None => lines.push(wrapped("error: ", message)),
+        None => lines.push(error("error: ", message)),
         Some(refusal) => {
             let step = refusal.step();
             if !refusal.passed.is_empty() {
                 lines.push(told(&refusal.passed, verbose));
             }
-            lines.push(format!("  {:>2} FAIL {}\n", step.number(), step.name()));
-            lines.push(wrapped("", &format!("error at step {} ({}): {message}", step.number(), step.name())));
-            lines.push(wrapped("  to pass: ", &refusal.expected));
+            lines.push(Painted::first(FAIL, "FAIL", format!("  {:>2} FAIL {}\n", step.number(), step.name())));
+            lines.push(error("", &format!("error at step {} ({}): {message}", step.number(), step.name())));
+            lines.push(wrapped("  to pass: ", &refusal.expected).into());
         }
     }
-    lines.push(wrapped("  what to do: ", remedy));
-    lines.push(format!("  code: {code}"));
-    lines.join("\n")
+    lines.push(wrapped("  what to do: ", remedy).into());
+    lines.push(format!("  code: {code}").into());
+    Painted::lines(lines)
 }
 
 /// A remark on stderr.
-pub(crate) fn remark(text: impl Display) {
-    let _ = writeln!(std::io::stderr(), "{}", safe(&text.to_string()));
+pub(crate) fn remark(text: impl Into<Painted>) {
+    let _ = writeln!(anstream::stderr().lock(), "{}", text.into().as_str());
 }
 
 /// Nobody overlooks this.
@@ -207,9 +216,12 @@ pub(crate) enum Delivery {
     Failed,
 }
 
-/// Writes to stdout.
+/// Writes data to stdout, as they are.
 pub(crate) fn write_stdout(text: &str) -> Delivery {
-    let mut stdout = std::io::stdout().lock();
+    deliver(&mut std::io::stdout().lock(), text)
+}
+
+fn deliver(stdout: &mut impl Write, text: &str) -> Delivery {
     match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
         Ok(()) => Delivery::Written,
         Err(error) if error.kind() == ErrorKind::BrokenPipe => Delivery::ReaderGone,

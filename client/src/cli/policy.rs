@@ -13,6 +13,7 @@ use clap::Subcommand;
 use cloister_attestation::{PolicyError, PolicyWarning, Timestamp};
 use serde_json::{Value, json};
 
+pub(super) use self::check::in_force;
 use super::{failure::Failure, files, load_policy, output::Output, text::wrapped};
 
 /// Make, change and check policies: which releases and models are accepted
@@ -61,7 +62,7 @@ fn change(
 }
 
 /// Remarks on stderr, and in JSON.
-fn warn(policy: &cloister_attestation::Policy, now: Timestamp, output: &mut Output) {
+pub(super) fn warn(policy: &cloister_attestation::Policy, now: Timestamp, output: &mut Output) {
     let warnings = policy.warnings(now);
     for warning in &warnings {
         output.note(wrapped("warning: ", &format!("{warning} ({})", warning.code())));

@@ -4,6 +4,7 @@ use clap::Args;
 
 use super::{
     EvaluatorArguments,
+    evaluator::connect,
     failure::Failure,
     models,
     output::{Detail, Output, foreign, label},
@@ -12,7 +13,8 @@ use super::{
 
 /// Verify the evaluator at an endpoint, step by step, and send it nothing but a nonce
 ///
-/// The steps are numbered as in attestation/VERIFICATION.md, which says of each what is checked, with which bounds, and why.
+/// The steps are numbered as in attestation/VERIFICATION.md, which says of each what is checked, with which bounds, and why. What
+/// the command line leaves out, the environment or the configuration file says: `cloister --help`.
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Verify {
@@ -31,7 +33,7 @@ Examples:
 impl Verify {
     pub(crate) async fn run(&self, output: &mut Output) -> Result<(), Failure> {
         output.detail(self.detail);
-        let connection = self.evaluator.connect(output).await?;
+        let connection = connect(&self.evaluator.evaluator(output)?, output).await?;
         let enclave = connection.enclave();
         output.steps(enclave.steps());
         let simulated = label(enclave.simulated());

@@ -7,8 +7,10 @@ use cloister_attestation::{ArchivedEnclave, Channel, Evidence, Policy, Receipt, 
 use serde_json::{Value, json};
 
 use super::{
+    EvaluatorArguments,
+    configuration::Settings,
     failure::Failure,
-    files, load_policy,
+    files,
     output::{Detail, Output, foreign, label},
     text::wrapped,
 };
@@ -38,7 +40,10 @@ Examples:
 impl VerifyReceipt {
     pub(crate) fn run(&self, output: &mut Output) -> Result<(), Failure> {
         output.detail(self.detail);
-        let policy = load_policy(self.policy.as_ref().ok_or_else(Failure::no_policy)?)?;
+        let arguments = EvaluatorArguments { policy: self.policy.clone(), ..EvaluatorArguments::default() };
+        let settings = Settings::load(&arguments)?;
+        settings.show(output);
+        let policy = settings.policy()?;
         let bytes = files::read(&self.evidence)?;
         let evidence = Evidence::from_cbor(&bytes)?;
         let enclave = evidence.verify(&policy, Timestamp::now())?;

@@ -18,6 +18,7 @@ use tokio::{
 
 use super::{
     super::{
+        configuration::Settings,
         failure::Failure,
         infer::EvidenceFiles,
         output::{Output, passed, remark},
@@ -35,6 +36,7 @@ const MAX_EVIDENCE: usize = 64 << 20;
 #[derive(Debug)]
 pub(super) struct Evaluations {
     pub(super) arguments: Gateway,
+    connections: usize,
     places: Semaphore,
     backing: AsyncMutex<Backing>,
     seen: Mutex<Seen>,
@@ -70,10 +72,16 @@ struct Ended {
 }
 
 impl Evaluations {
-    pub(super) fn new(arguments: Gateway, evaluator: Evaluator, verified: &AttestedConnection) -> Self {
+    pub(super) fn new(
+        arguments: Gateway,
+        settings: &Settings,
+        evaluator: Evaluator,
+        verified: &AttestedConnection,
+    ) -> Self {
         let files = EvidenceFiles::new(arguments.evidence.as_deref(), true);
         Self {
             arguments,
+            connections: settings.connections(),
             places: Semaphore::new(MAX_REQUESTS),
             backing: AsyncMutex::new(Backing { evaluator: Arc::new(evaluator), pools: HashMap::new() }),
             seen: Mutex::new(Seen::verified(verified)),
@@ -99,7 +107,7 @@ impl Evaluations {
         }
         let evaluator = backing.evaluator.clone();
         let connection = self.connect(&evaluator).await?;
-        let pool = Pool::start(evaluator, connection, name, self.arguments.connections.into()).await?;
+        let pool = Pool::start(evaluator, connection, name, self.connections).await?;
         backing.pools.insert(name.to_owned(), pool.clone());
         Ok(pool)
     }
@@ -137,7 +145,7 @@ impl Evaluations {
 
     /// Reads the policy anew, and verifies by it.
     async fn verify(&self) -> Result<(), Failure> {
-        let evaluator = Arc::new(self.arguments.evaluator.evaluator()?);
+        let evaluator = Arc::new(self.arguments.evaluator.settings()?.evaluator()?);
         let mut backing = self.backing.lock().await;
         if backing.evaluator.policy().digest() != evaluator.policy().digest() {
             remark("the policy has changed: connecting anew");

@@ -14,7 +14,12 @@ use self::{
     evaluations::Evaluations,
     listener::{Address, Listener, Reach},
 };
-use super::{EvaluatorArguments, evaluator::connect, failure::Failure, files, output::Output};
+use super::{
+    evaluator::{PoolArguments, connect},
+    failure::Failure,
+    files,
+    output::Output,
+};
 
 /// Serve the plain Open Inference Protocol on this machine, and do the encrypted, attested exchange behind it
 ///
@@ -29,7 +34,7 @@ use super::{EvaluatorArguments, evaluator::connect, failure::Failure, files, out
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Gateway {
     #[command(flatten)]
-    evaluator: EvaluatorArguments,
+    evaluator: PoolArguments,
     /// Where to listen: ADDRESS:PORT of loopback, or unix:PATH
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8000")]
     listen: Address,
@@ -41,9 +46,6 @@ pub(crate) struct Gateway {
     /// is there stays
     #[arg(long, value_name = "FILE")]
     evidence: Option<PathBuf>,
-    /// Connections to the evaluator at most for each model, each verified by itself and with a secret key of its own
-    #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u8).range(1..=16))]
-    connections: u8,
     /// The largest request body, MiB
     #[arg(long, value_name = "MIB", default_value_t = 64, value_parser = clap::value_parser!(u16).range(1..=1024))]
     max_body: u16,
@@ -72,13 +74,15 @@ impl Gateway {
         }
         self.evidence.as_deref().map(files::check_writable).transpose()?;
         // A policy that accepts nothing here, or an address that is taken, is a reason not to begin.
-        let evaluator = self.evaluator.evaluator()?;
+        let settings = self.evaluator.settings()?;
+        settings.show(output);
+        let evaluator = settings.evaluator()?;
         let verified = connect(&evaluator, output).await?;
         let listener = Listener::bind(&self.listen).await.map_err(|error| self.listen.failure(&error))?;
         if reach == Reach::Network {
             output.note(IN_THE_CLEAR);
         }
-        let evaluations = Evaluations::new(self, evaluator, &verified);
+        let evaluations = Evaluations::new(self, &settings, evaluator, &verified);
         drop(verified);
         let url = listener.url();
         output.line(format!("listening on {url}"));

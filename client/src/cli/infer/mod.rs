@@ -16,7 +16,7 @@ use std::{
     time::Instant,
 };
 
-use clap::{Args, ValueEnum};
+use clap::{Args, ValueEnum, ValueHint};
 use cloister_attestation::ManifestModel;
 use cloister_client::{Description, Pool};
 
@@ -31,8 +31,7 @@ use self::{
     transfer::Transfer,
 };
 use super::{
-    EvaluatorArguments,
-    evaluator::connect,
+    evaluator::{PoolArguments, connect},
     failure::Failure,
     files,
     output::{Output, foreign, short},
@@ -48,9 +47,9 @@ use super::{
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Infer {
     #[command(flatten)]
-    evaluator: EvaluatorArguments,
+    evaluator: PoolArguments,
     /// Name of the model, as `cloister models` lists it
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", value_hint = ValueHint::Other)]
     model: String,
     /// CSV file with a header line; columns are matched by name, `-` is stdin
     #[arg(long = "in", value_name = "FILE|-")]
@@ -70,14 +69,11 @@ pub(crate) struct Infer {
     #[arg(long, value_name = "FILE.html")]
     report: Option<PathBuf>,
     /// Column of the input with the true labels; prints the accuracy
-    #[arg(long, value_name = "COLUMN")]
+    #[arg(long, value_name = "COLUMN", value_hint = ValueHint::Other)]
     labels: Option<String>,
     /// Move values outside the declared range to its edge instead of refusing them; such rows are never `certain`
     #[arg(long)]
     clip: bool,
-    /// Connections at most, each verified by itself and with a secret key of its own
-    #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u8).range(1..=16))]
-    connections: u8,
     /// Go on with a run that was interrupted: its rows in --out FILE are kept. Beside an unfinished file lies FILE.resume, which
     /// says of which input and model it is. Evidence goes to further files; that of a process that was killed is lost with it
     #[arg(long)]
@@ -110,7 +106,10 @@ impl Infer {
         self.check_outputs(&input)?;
         let labels = self.labels.as_deref().map(|column| input.labels(column)).transpose()?;
 
-        let evaluator = Arc::new(self.evaluator.evaluator()?);
+        let settings = self.evaluator.settings()?;
+        settings.show(output);
+        let connections = settings.connections();
+        let evaluator = Arc::new(settings.evaluator()?);
         let began = Instant::now();
         let connection = connect(&evaluator, output).await?;
         let page = self.report.as_deref().map(|path| Page::begin(path, &connection, began.elapsed()));
@@ -120,7 +119,7 @@ impl Infer {
             foreign(enclave.module_id()),
             enclave.release()
         ));
-        let pool = Pool::start(evaluator, connection, &self.model, self.connections.into()).await?;
+        let pool = Pool::start(evaluator, connection, &self.model, connections).await?;
         let (description, model) = (pool.description().clone(), pool.model().clone());
 
         let columns = input.columns(description.clone(), labels, self.clip)?;

@@ -61,7 +61,12 @@ impl Check {
         let told = match (&self.document, &self.measurements) {
             (Some(document), _) => self.check_document(&policy, document, at, output)?,
             (None, Some(build)) => check_build(&policy, build, at, output)?,
-            (None, None) => check_force(&policy, at, output)?,
+            (None, None) => {
+                let names = in_force(&policy, at)?;
+                let told = format!("IN FORCE until {}: accepts {}", policy.expires(), names.join(", "));
+                output.set("releases", names);
+                told
+            }
         };
         output.set("accepted", true);
         output.line(told);
@@ -94,17 +99,14 @@ fn check_build(policy: &Policy, path: &Path, at: Timestamp, output: &mut Output)
     Ok(format!("ACCEPTED: the build is release {}", release.name))
 }
 
-/// Whether anything at all would be accepted.
-fn check_force(policy: &Policy, at: Timestamp, output: &mut Output) -> Result<String, Failure> {
+/// The releases that would be accepted; an error if nothing at all would be.
+pub(crate) fn in_force(policy: &Policy, at: Timestamp) -> Result<Vec<&str>, Failure> {
     let open = policy.open_releases(at)?;
     if open.is_empty() {
         return Err(no_open_release(policy, at));
     }
     check_pins(policy, at)?;
-    let names: Vec<&str> = open.iter().map(|release| release.name.as_str()).collect();
-    let told = format!("IN FORCE until {}: accepts {}", policy.expires(), names.join(", "));
-    output.set("releases", names);
-    Ok(told)
+    Ok(open.iter().map(|release| release.name.as_str()).collect())
 }
 
 /// Requires that the pins do not keep every enclave out. A document meets them itself.
