@@ -213,7 +213,10 @@ impl Shared {
                 Err(error @ Error::ConnectionLost { .. }) if lease.open().answered > 0 => {
                     self.evaluator.remark(&format!("{error}: connecting anew"));
                 }
-                Err(error) => return Err(error),
+                Err(error) => {
+                    lease.fail();
+                    return Err(error);
+                }
             }
         }
     }
@@ -303,7 +306,7 @@ impl Open {
 
     /// Of its answers, if it gave any.
     fn evidence(&self) -> Vec<Evidence> {
-        if self.answered > 0 { self.connection.evidence() } else { Vec::new() }
+        self.connection.evidence().into_iter().filter(|piece| !piece.receipts.is_empty()).collect()
     }
 }
 
@@ -329,13 +332,19 @@ impl Lease<'_> {
             false => self.shared.end(&mut state, open.evidence()),
         }
     }
+
+    /// Of a dishonest answer, what it is that answered is evidence, even if it has signed nothing.
+    fn fail(mut self) {
+        if let Some(open) = self.open.take() {
+            self.shared.end(&mut self.shared.state(), open.connection.evidence());
+        }
+    }
 }
 
 impl Drop for Lease<'_> {
     fn drop(&mut self) {
         if let Some(open) = self.open.take() {
-            // Of a dishonest answer, what it is that answered.
-            self.shared.end(&mut self.shared.state(), open.connection.evidence());
+            self.shared.end(&mut self.shared.state(), open.evidence());
         }
     }
 }
