@@ -38,7 +38,7 @@ impl Scoring {
         let (endpoint, policy) = (world.endpoint.to_string(), world.policy_file().display().to_string());
         let common = ["gateway", &endpoint, "--policy", &policy];
         let listen: &[&str] = if arguments.contains(&"--listen") { &[] } else { &["--listen", "127.0.0.1:0"] };
-        let gateway = Process::start(&CLOISTER, &[&common, listen, arguments].concat()).unwrap();
+        let gateway = gateway(&[&common, listen, arguments].concat());
         let url = gateway.first_line.strip_prefix("listening on ").unwrap().to_owned();
         Self { world, gateway, url }
     }
@@ -57,6 +57,11 @@ impl Scoring {
     async fn report(&self) -> Value {
         serde_json::from_slice(&self.get("/v1/evidence").await.1).unwrap()
     }
+}
+
+/// As on a machine where nobody has configured anything.
+fn gateway(arguments: &[&str]) -> Process {
+    Process::start_with(&CLOISTER, arguments, &[("CLOISTER_CONFIG", "/dev/null")]).unwrap()
 }
 
 /// The first row of each species.
@@ -287,7 +292,7 @@ fn programs_read_where_it_listens() {
     let world = World::start(Link::Tcp).unwrap();
     let (endpoint, policy) = (world.endpoint.to_string(), world.policy_file().display().to_string());
     let arguments = ["gateway", &endpoint, "--policy", &policy, "--listen", "127.0.0.1:0", "--json"];
-    let gateway = Process::start(&CLOISTER, &arguments).unwrap();
+    let gateway = gateway(&arguments);
     let object: Value = serde_json::from_str(&gateway.first_line).unwrap();
     assert_eq!((&object["verified"], &object["simulated"]), (&json!(true), &json!(true)));
     assert!(object["listening"].as_str().unwrap().starts_with("http://127.0.0.1:"), "{object}");
