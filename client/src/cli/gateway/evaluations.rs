@@ -12,7 +12,7 @@ use cloister_client::{Answer, AttestedConnection, Error, Evaluator, Pool};
 use serde_json::{Value, json};
 use tokio::{
     signal::unix::{SignalKind, signal},
-    sync::{Mutex as AsyncMutex, Semaphore, SemaphorePermit},
+    sync::{Semaphore, SemaphorePermit},
     time::timeout,
 };
 
@@ -38,7 +38,7 @@ pub(super) struct Evaluations {
     pub(super) arguments: Gateway,
     connections: usize,
     places: Semaphore,
-    backing: AsyncMutex<Backing>,
+    backing: Mutex<Backing>,
     seen: Mutex<Seen>,
     ended: Mutex<Ended>,
 }
@@ -83,7 +83,7 @@ impl Evaluations {
             arguments,
             connections: settings.connections(),
             places: Semaphore::new(MAX_REQUESTS),
-            backing: AsyncMutex::new(Backing { evaluator: Arc::new(evaluator), pools: HashMap::new() }),
+            backing: Mutex::new(Backing { evaluator: Arc::new(evaluator), pools: HashMap::new() }),
             seen: Mutex::new(Seen::verified(verified)),
             ended: Mutex::new(Ended { files, pieces: VecDeque::new(), dropped: 0 }),
         }
@@ -101,29 +101,40 @@ impl Evaluations {
 
     /// Connections to a model, the first of which is open.
     pub(super) async fn model(&self, name: &str) -> Result<Pool, Error> {
-        let mut backing = self.backing.lock().await;
-        if let Some(pool) = backing.pools.get(name) {
-            return Ok(pool.clone());
-        }
-        let evaluator = backing.evaluator.clone();
+        let evaluator = {
+            let backing = locked(&self.backing);
+            match backing.pools.get(name) {
+                Some(pool) => return Ok(pool.clone()),
+                None => backing.evaluator.clone(),
+            }
+        };
         let connection = self.connect(&evaluator).await?;
-        let pool = Pool::start(evaluator, connection, name, self.connections).await?;
-        backing.pools.insert(name.to_owned(), pool.clone());
-        Ok(pool)
+        let pool = Pool::start(evaluator.clone(), connection, name, self.connections).await?;
+        let mut backing = locked(&self.backing);
+        // What was opened by a policy that has changed meanwhile is for this once.
+        match Arc::ptr_eq(&evaluator, &backing.evaluator) {
+            true => Ok(backing.pools.entry(name.to_owned()).or_insert(pool).clone()),
+            false => Ok(pool),
+        }
     }
 
     /// Answers rows. A model that is not what it was is opened anew by whoever asks next.
-    pub(super) async fn infer(&self, pool: &Pool, rows: Vec<Vec<f64>>) -> Result<Vec<Answer>, Error> {
+    pub(super) async fn infer(self: &Arc<Self>, pool: &Pool, rows: Vec<Vec<f64>>) -> Result<Vec<Answer>, Error> {
         let answers = pool.infer(rows, |_| ()).await;
+        self.keep(pool.take_evidence());
         if answers.as_ref().is_err_and(Error::is_not_verified) {
-            let mut backing = self.backing.lock().await;
-            backing.pools.retain(|_, other| other.model() != pool.model());
-            drop(backing);
-            self.keep(pool.evidence());
-        } else {
-            self.keep(pool.take_evidence());
+            let removed = locked(&self.backing).pools.extract_if(|_, other| other.model() == pool.model()).collect();
+            self.retire(removed);
         }
         answers
+    }
+
+    /// Keeps the evidence of connections that are not to be used any more, once they have the answers that are under way.
+    fn retire(self: &Arc<Self>, pools: Vec<(String, Pool)>) {
+        for (_, pool) in pools {
+            let evaluations = self.clone();
+            tokio::spawn(async move { evaluations.keep(pool.close().await) });
+        }
     }
 
     /// Verifies now and then, and when SIGHUP asks for it.
@@ -144,17 +155,10 @@ impl Evaluations {
     }
 
     /// Reads the policy anew, and verifies by it.
-    async fn verify(&self) -> Result<(), Failure> {
+    async fn verify(self: &Arc<Self>) -> Result<(), Failure> {
         let evaluator = Arc::new(self.arguments.evaluator.settings()?.evaluator()?);
-        let mut backing = self.backing.lock().await;
-        if backing.evaluator.policy().digest() != evaluator.policy().digest() {
-            remark("the policy has changed: connecting anew");
-            backing.evaluator = evaluator.clone();
-            for (_, pool) in backing.pools.drain() {
-                self.keep(pool.evidence());
-            }
-        }
-        drop(backing);
+        let outdated = locked(&self.backing).replace(&evaluator);
+        self.retire(outdated);
         self.connect(&evaluator).await?;
         Ok(())
     }
@@ -170,8 +174,8 @@ impl Evaluations {
     }
 
     /// Evidence, the oldest first: the number of the first piece, and each with how many receipts it has.
-    pub(super) async fn evidence(&self) -> (usize, Vec<(usize, Vec<u8>)>) {
-        let pools: Vec<Pool> = self.backing.lock().await.pools.values().cloned().collect();
+    pub(super) fn evidence(&self) -> (usize, Vec<(usize, Vec<u8>)>) {
+        let pools: Vec<Pool> = locked(&self.backing).pools.values().cloned().collect();
         let open = pools.iter().flat_map(Pool::evidence).map(|piece| (piece.receipts.len(), piece.to_cbor()));
         let open: Vec<_> = open.collect();
         let ended = locked(&self.ended);
@@ -195,10 +199,22 @@ impl Evaluations {
 
     /// Ends all connections.
     pub(super) async fn close(&self) {
-        let pools = std::mem::take(&mut self.backing.lock().await.pools);
+        let pools = std::mem::take(&mut locked(&self.backing).pools);
         for pool in pools.into_values() {
             self.keep(pool.close().await);
         }
+    }
+}
+
+impl Backing {
+    /// Puts an evaluator of another policy in place; what was opened by the last one.
+    fn replace(&mut self, evaluator: &Arc<Evaluator>) -> Vec<(String, Pool)> {
+        if self.evaluator.policy().digest() == evaluator.policy().digest() {
+            return Vec::new();
+        }
+        remark("the policy has changed: connecting anew");
+        self.evaluator = evaluator.clone();
+        self.pools.drain().collect()
     }
 }
 

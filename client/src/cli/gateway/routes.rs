@@ -175,9 +175,9 @@ async fn infer(
     let header_length = headers.get(HEADER_LENGTH).map(header_length).transpose()?;
     let body = read(body, usize::from(evaluations.arguments.max_body) << 20).await?;
     let pool = find(&evaluations, &path).await?;
-    let request = InferRequest::parse(header_length, &body, pool.description())?;
+    let mut request = InferRequest::parse(header_length, &body, pool.description())?;
     drop(body);
-    let answers = evaluations.infer(&pool, request.rows.clone()).await?;
+    let answers = evaluations.infer(&pool, std::mem::take(&mut request.rows)).await?;
     let predictions: Vec<Prediction> = answers.into_iter().flat_map(|answer| answer.predictions).collect();
     let model = pool.model();
     let (header_length, answer) = request.answer((&model.name, &model.version), &predictions);
@@ -210,7 +210,7 @@ async fn read(body: Body, limit: usize) -> Result<bytes::Bytes, Refusal> {
 
 async fn evidence(State(evaluations): Shared) -> Json<Value> {
     let mut report = evaluations.seen().report;
-    let (first, pieces) = evaluations.evidence().await;
+    let (first, pieces) = evaluations.evidence();
     let piece = |(index, (receipts, bytes)): (usize, (usize, Vec<u8>))| json!({"path": format!("{EVIDENCE}/{}", first + index), "receipts": receipts, "bytes": bytes.len()});
     report["evidence"] = pieces.into_iter().enumerate().map(piece).collect();
     report["check"] = "save each path to a file, then: cloister verify-receipt FILE --policy POLICY".into();
@@ -219,7 +219,7 @@ async fn evidence(State(evaluations): Shared) -> Json<Value> {
 
 /// CBOR, for `cloister verify-receipt`.
 async fn piece(State(evaluations): Shared, Path(piece): Path<usize>) -> Result<Response, Refusal> {
-    let (first, mut pieces) = evaluations.evidence().await;
+    let (first, mut pieces) = evaluations.evidence();
     let index = piece.checked_sub(first).filter(|index| *index < pieces.len());
     let gone = || Refusal::new(ErrorCode::NotFound, format!("no such piece of evidence: see {EVIDENCE}"));
     let (_, bytes) = pieces.swap_remove(index.ok_or_else(gone)?);

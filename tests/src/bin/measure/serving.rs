@@ -1,4 +1,5 @@
-//! Where TLS ends before the enclave: through the SageMaker runtime's place to the container, and by way of S3.
+//! Where TLS ends before the enclave: through the SageMaker runtime's place to the container, and by way of S3. And where plain
+//! requests begin behind it: through the gateway on the client's machine.
 
 use std::{
     path::Path,
@@ -9,12 +10,15 @@ use std::{
 use anyhow::{Context, ensure};
 use cloister_client::{AttestedConnection, Intermediary, Policy, SageMakerEndpoint, gateway_url};
 use cloister_e2e::{
+    cli::CLOISTER,
     hostile::BUNDLE,
     iris::Iris,
+    process::Process,
     python::Python,
     sagemaker,
-    world::{HttpOptions, HttpWorld},
+    world::{HttpOptions, HttpWorld, Link, World},
 };
+use serde_json::json;
 
 use crate::{Figure, median};
 
@@ -43,8 +47,34 @@ pub(crate) fn measure() -> anyhow::Result<Vec<Figure>> {
         let exchanges = client(&world.policy_file(), &["s3", &world.url], &environment)?;
         figures.push(figure("s3/iris-150/p50_us", exchanges, "us"));
     }
+    for (id, rows) in [("gateway/iris-1/p50_us", 1), ("gateway/iris-150/p50_us", 150)] {
+        figures.push(figure(id, runtime.block_on(gateway(rows))?, "us"));
+    }
     figures.push(figure("published/iris-140/e2e_us", PUBLISHED_US, "us, cited"));
     Ok(figures)
+}
+
+/// The median time of a request in plain JSON for so many rows of Iris, in microseconds: through `cloister gateway`, proxy and
+/// simulated enclave to labels, probabilities and logits.
+async fn gateway(rows: usize) -> anyhow::Result<f64> {
+    let world = World::start(Link::Tcp)?;
+    let (endpoint, policy) = (world.endpoint.to_string(), world.policy_file().display().to_string());
+    let arguments = ["gateway", &endpoint, "--policy", &policy, "--listen", "127.0.0.1:0"];
+    let gateway = Process::start_with(&CLOISTER, &arguments, &[("CLOISTER_CONFIG", "/dev/null")])?;
+    let url = gateway.first_line.strip_prefix("listening on ").context("it says where")?;
+    let data = &Iris::load()?.rows[..rows];
+    let input = json!({"name": "X", "shape": [rows, data[0].len()], "datatype": "FP64", "data": data});
+    let (body, client) = (json!({"inputs": [input]}).to_string(), reqwest::Client::new());
+    let mut times = Vec::new();
+    for request in 0..WARM_UP + INVOCATIONS {
+        let started = Instant::now();
+        let answer = client.post(format!("{url}/v2/models/iris/infer")).body(body.clone()).send().await?;
+        answer.error_for_status()?.bytes().await?;
+        if request >= WARM_UP {
+            times.push(started.elapsed().as_secs_f64() * 1e6);
+        }
+    }
+    Ok(median(times))
 }
 
 const KEY: [(&str, &str); 3] =
