@@ -11,6 +11,7 @@ use crate::{
     chain,
     cose::{ES384, Sign1},
     foreign::foreign,
+    fresh::check_nonce,
     payload::Payload,
     pcrs::{MEASURED, ZERO},
     step::{Journal, Outcome},
@@ -334,6 +335,14 @@ impl AuthenticDocument<Live> {
 }
 
 impl AuthenticDocument<Archival> {
+    /// Step 9 for a document alone, by whoever sent the nonce.
+    pub fn answers_nonce(mut self, nonce: &[u8]) -> Result<Self, Refusal> {
+        let expected = format!("the nonce that was sent, {}", hex::encode(nonce));
+        let answer = check_nonce(&self, nonce);
+        self.journal.note(Step::Nonce, expected, answer)?;
+        Ok(self)
+    }
+
     /// Step 12 for a document alone: `policy` accepts its release and pins, and is itself in force at `now`.
     ///
     /// This does not say that the document answers anybody: steps 9 to 11 need a challenge, or [`Evidence`](crate::Evidence).

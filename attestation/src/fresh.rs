@@ -1,9 +1,8 @@
 //! Documents that answer a challenge.
 
 use crate::{
-    AuthenticDocument, Challenge, Channel, Live, Manifest, Nonce, Policy, Presentation, ReceiptPublicKey, Refusal,
-    Sha384, Statement, Step, Timestamp, VerificationError, VerifiedEnclave, document::shown, foreign::listed,
-    step::Outcome,
+    AuthenticDocument, Challenge, Channel, Live, Manifest, Policy, Presentation, ReceiptPublicKey, Refusal, Sha384,
+    Statement, Step, Timestamp, VerificationError, VerifiedEnclave, document::shown, foreign::listed, step::Outcome,
 };
 
 /// A document that an enclave made for this very challenge, with the receipt key and manifest that it vouches for.
@@ -26,7 +25,7 @@ impl FreshDocument {
 
         // 9. Nonce
         let expected = format!("the nonce that was sent, {}", hex::encode(nonce.0));
-        let answer = check_nonce(&document, nonce);
+        let answer = check_nonce(&document, &nonce.0);
         document.journal.note(Step::Nonce, expected, answer)?;
 
         // 10. Public key: the one that this connection showed; without a channel there is none to compare
@@ -62,10 +61,10 @@ impl FreshDocument {
     }
 }
 
-fn check_nonce(document: &AuthenticDocument<Live>, nonce: &Nonce) -> Outcome<()> {
+pub(crate) fn check_nonce<T>(document: &AuthenticDocument<T>, nonce: &[u8]) -> Outcome<()> {
     // 9.1
-    if document.nonce() != Some(&nonce.0) {
-        let (expected, actual) = (hex::encode(nonce.0), shown(document.nonce()));
+    if document.nonce() != Some(nonce) {
+        let (expected, actual) = (hex::encode(nonce), shown(document.nonce()));
         return Err(VerificationError::NonceMismatch { expected, actual });
     }
     Ok(((), "the one that was sent".to_owned()))

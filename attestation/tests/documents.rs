@@ -89,6 +89,16 @@ fn a_valid_document_passes_eight_steps() {
 }
 
 #[test]
+fn whoever_sent_a_nonce_requires_it_of_a_document_alone() {
+    let world = World::new();
+    let document = || world.judge(&world.forge().fields(b"nonce", b"key", b"data").build()).unwrap();
+    let answered = document().answers_nonce(b"nonce").unwrap();
+    assert_eq!(answered.steps().last().map(|report| report.step), Some(Step::Nonce));
+    let refusal = document().answers_nonce(b"another").unwrap_err();
+    assert_eq!((refusal.step(), refusal.code(), refusal.passed.len()), (Step::Nonce, "nonce_mismatch", 8));
+}
+
+#[test]
 fn both_forms_of_the_map_are_read() {
     for indefinite in [false, true] {
         let world = World::new();

@@ -234,26 +234,36 @@ impl Error {
         }
     }
 
-    /// Whether it is the evaluator that cannot be trusted, rather than the input, the network or the load.
-    pub fn is_not_verified(&self) -> bool {
+    /// Whose fault it is.
+    pub fn kind(&self) -> ErrorKind {
         match self {
+            Self::Model(ModelError::UnknownModel { .. })
+            | Self::Encrypt(_)
+            | Self::Credentials { .. }
+            | Self::TokenWithoutChannel => ErrorKind::BadInput,
             Self::NotVerified(_)
+            | Self::Model(_)
             | Self::DescriptionMismatch { .. }
             | Self::Description(_)
             | Self::ModelChanged { .. }
             | Self::Receipt(_)
             | Self::Decrypt(_)
-            | Self::SessionSpent => true,
-            Self::Model(error) => !matches!(error, ModelError::UnknownModel { .. }),
-            Self::Unreachable { .. }
-            | Self::ConnectionLost { .. }
-            | Self::Encrypt(_)
-            | Self::Refused { .. }
-            | Self::Intermediary { .. }
-            | Self::Credentials { .. }
-            | Self::Objects { .. }
-            | Self::TokenWithoutChannel
-            | Self::BadAnswer { .. } => false,
+            | Self::SessionSpent => ErrorKind::NotVerified,
+            Self::Refused { .. } | Self::BadAnswer { .. } | Self::Intermediary { .. } => ErrorKind::Refused,
+            Self::Unreachable { .. } | Self::ConnectionLost { .. } | Self::Objects { .. } => ErrorKind::Unreachable,
         }
     }
+}
+
+/// Whose fault an error is, and so who has to do something.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ErrorKind {
+    /// The evaluator cannot be trusted.
+    NotVerified,
+    /// The service, or whoever stands before it, does not answer this request.
+    Refused,
+    /// The network, or what it leads to.
+    Unreachable,
+    /// What the caller gave.
+    BadInput,
 }

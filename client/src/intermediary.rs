@@ -1,6 +1,6 @@
 //! Who stands between a client and the enclave where TLS ends before it.
 
-use std::str::FromStr;
+use std::{env, str::FromStr};
 
 use object_store::path::Path;
 use reqwest::Url;
@@ -48,6 +48,14 @@ impl SageMakerEndpoint {
         }
         let of_region = format!("https://runtime.sagemaker.{region}.amazonaws.com");
         Ok(Self { name: name.to_owned(), region: region.to_owned(), url: gateway_url(url.unwrap_or(&of_region))? })
+    }
+
+    /// The endpoint `name`, by the environment variables that tell AWS's own programs where to go.
+    pub fn from_environment(name: &str) -> Result<Self, IntermediaryError> {
+        let variable = |name: &str| env::var(name).ok().filter(|value| !value.is_empty());
+        let region = variable("AWS_REGION").or_else(|| variable("AWS_DEFAULT_REGION")).unwrap_or_default();
+        let url = variable("AWS_ENDPOINT_URL_SAGEMAKER_RUNTIME").or_else(|| variable("AWS_ENDPOINT_URL"));
+        Self::new(name, &region, url.as_deref())
     }
 }
 

@@ -53,7 +53,7 @@ pub use cloister_attestation::Policy;
 pub use cloister_inference::{Description, Label, Prediction};
 pub use connection::AttestedConnection;
 pub use endpoint::{Endpoint, EndpointError};
-pub use error::Error;
+pub use error::{Error, ErrorKind};
 pub use evaluator::Evaluator;
 pub use intermediary::{Intermediary, IntermediaryError, ObjectLocation, SageMakerEndpoint, gateway_url};
 pub use model::{Answer, RemoteModel, Timing};

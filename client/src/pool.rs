@@ -15,7 +15,7 @@ use tokio::{
     task::{JoinError, JoinHandle},
 };
 
-use crate::{Answer, AttestedConnection, Error, Evaluator, model::OpenModel};
+use crate::{Answer, AttestedConnection, Error, ErrorKind, Evaluator, model::OpenModel};
 
 /// A service keeps an idle connection for a minute: one that was idle for half of it is not relied on.
 const MAX_IDLE: Duration = Duration::from_secs(30);
@@ -213,10 +213,7 @@ impl Shared {
                 Err(error @ Error::ConnectionLost { .. }) if lease.open().answered > 0 => {
                     self.evaluator.remark(&format!("{error}: connecting anew"));
                 }
-                Err(error) => {
-                    lease.fail();
-                    return Err(error);
-                }
+                Err(error) => return Err(lease.fail(error)),
             }
         }
     }
@@ -333,11 +330,12 @@ impl Lease<'_> {
         }
     }
 
-    /// Of a dishonest answer, what it is that answered is evidence, even if it has signed nothing.
-    fn fail(mut self) {
-        if let Some(open) = self.open.take() {
+    /// After an error. Of a dishonest answer, what it is that answered is kept, though it has no receipt.
+    fn fail(mut self, error: Error) -> Error {
+        if let Some(open) = self.open.take_if(|_| error.kind() == ErrorKind::NotVerified) {
             self.shared.end(&mut self.shared.state(), open.connection.evidence());
         }
+        error
     }
 }
 

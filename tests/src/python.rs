@@ -1,4 +1,4 @@
-//! Programs in Python: AWS's own models of its APIs, an S3 server, a client of the Open Inference Protocol.
+//! Programs in Python: our own package, AWS's own models of its APIs, an S3 server, a client of the Open Inference Protocol.
 //!
 //! `tests/python/requirements.txt` says what they need. `python3 -m venv target/python` and
 //! `target/python/bin/pip install -r tests/python/requirements.txt` install it.
@@ -19,6 +19,11 @@ const VARIABLE: &str = "CLOISTER_PYTHON";
 /// Where it is if that is not set.
 const DEFAULT: &str = "target/python/bin/python";
 
+/// What it has to have, and what says so.
+const MODULES: [&str; 11] =
+    ["boto3", "maturin", "moto", "mypy", "numpy", "pandas", "polars", "pytest", "skl2onnx", "tqdm", "tritonclient"];
+const MISSING: &str = "import importlib.util, sys; sys.exit(not all(map(importlib.util.find_spec, sys.argv[1:])))";
+
 /// A Python that has what is needed.
 #[derive(Clone, Debug)]
 pub struct Python(PathBuf);
@@ -28,10 +33,12 @@ impl Python {
     pub fn find() -> anyhow::Result<Option<Self>> {
         let asked = env::var_os(VARIABLE).map(PathBuf::from);
         let python = Self(asked.clone().unwrap_or_else(|| workspace().join(DEFAULT)));
-        let works = Command::new(&python.0).args(["-c", "import boto3, moto, tritonclient.http"]).output();
+        let works = python.command().args(["-c", MISSING]).args(MODULES).output();
         match (works, asked) {
             (Ok(output), _) if output.status.success() => Ok(Some(python)),
-            (_, Some(path)) => bail!("{VARIABLE}: {} does not import boto3, moto and tritonclient", path.display()),
+            (_, Some(path)) => {
+                bail!("{VARIABLE}: {} does not have all of tests/python/requirements.txt", path.display())
+            }
             (_, None) => {
                 // Past the test harness, which captures what passes.
                 let skipped = format!(
@@ -43,9 +50,14 @@ impl Python {
         }
     }
 
+    /// A command of it, which lacks arguments.
+    pub fn command(&self) -> Command {
+        Command::new(&self.0)
+    }
+
     /// Runs a script of `tests/python` to its end.
     pub fn run(&self, script: &str, arguments: &[&str]) -> anyhow::Result<Output> {
-        Command::new(&self.0).arg(file(script)).args(arguments).output().with_context(|| script.to_owned())
+        self.command().arg(file(script)).args(arguments).output().with_context(|| script.to_owned())
     }
 
     /// As [`run`](Self::run), with a text to read.

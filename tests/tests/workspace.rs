@@ -8,7 +8,7 @@ use cloister_e2e::build::workspace;
 use serde_json::Value;
 
 /// What each package may depend on, of ours. Development dependencies ship nowhere and are not counted.
-const ALLOWED: [(&str, &[&str]); 11] = [
+const ALLOWED: [(&str, &[&str]); 12] = [
     ("cloister-attestation", &[]),
     ("cloister-inference", &[]),
     ("cloister-wire", &[]),
@@ -18,6 +18,7 @@ const ALLOWED: [(&str, &[&str]); 11] = [
     ("cloister-image", &["cloister-inference"]),
     ("cloister-parent-proxy", &["cloister-wire"]),
     ("cloister-client", &["cloister-attestation", "cloister-inference", "cloister-wire"]),
+    ("cloister-python", &["cloister-attestation", "cloister-client", "cloister-inference"]),
     ("cloister-fuzz", &["cloister-attestation", "cloister-inference", "cloister-wire"]),
     (
         "cloister-e2e",
@@ -35,7 +36,7 @@ const ALLOWED: [(&str, &[&str]); 11] = [
 ];
 
 /// Packages that ship.
-const SHIPPED: [&str; 3] = ["cloister-enclave-app", "cloister-parent-proxy", "cloister-client"];
+const SHIPPED: [&str; 4] = ["cloister-enclave-app", "cloister-parent-proxy", "cloister-client", "cloister-python"];
 
 fn cargo(arguments: &[&str]) -> String {
     let output = Command::new(env!("CARGO")).args(arguments).current_dir(workspace()).output().unwrap();

@@ -1,6 +1,6 @@
 //! Which evaluator a command asks, over which way, and what it must prove.
 
-use std::{env, fmt, path::PathBuf, str};
+use std::{fmt, path::PathBuf, str};
 
 use clap::{Args, ValueHint};
 use cloister_client::{
@@ -95,7 +95,7 @@ impl Settings {
             }
             Way::Gateway(url) => Intermediary::Gateway { url: usable(way, gateway_url(url))?, objects },
             Way::SageMaker(name) => {
-                Intermediary::SageMaker { endpoint: usable(way, sagemaker_endpoint(name))?, objects }
+                Intermediary::SageMaker { endpoint: usable(way, SageMakerEndpoint::from_environment(name))?, objects }
             }
         };
         Ok(Route::Relayed(intermediary))
@@ -141,14 +141,6 @@ impl Route {
     pub(super) fn has_token(&self) -> bool {
         matches!(self, Self::Channel { token: Some(_), .. })
     }
-}
-
-/// With the environment variables by which AWS's own programs are told where to go.
-fn sagemaker_endpoint(name: &str) -> Result<SageMakerEndpoint, cloister_client::IntermediaryError> {
-    let variable = |name: &str| env::var(name).ok().filter(|value| !value.is_empty());
-    let region = variable("AWS_REGION").or_else(|| variable("AWS_DEFAULT_REGION")).unwrap_or_default();
-    let url = variable("AWS_ENDPOINT_URL_SAGEMAKER_RUNTIME").or_else(|| variable("AWS_ENDPOINT_URL"));
-    SageMakerEndpoint::new(name, &region, url.as_deref())
 }
 
 /// Connects and verifies, and says what was verified. A failure leaves `verified` false.

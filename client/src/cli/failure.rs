@@ -3,7 +3,7 @@
 use std::{io, path::Path};
 
 use cloister_attestation::{EvidenceError, PolicyError, Refusal, VerificationError};
-use cloister_client::{Error, TableError};
+use cloister_client::{Error, ErrorKind, TableError};
 use cloister_inference::BundleError;
 
 use super::output::foreign;
@@ -114,11 +114,11 @@ impl From<EvidenceError> for Failure {
 
 impl From<Error> for Failure {
     fn from(error: Error) -> Self {
-        let exit = match &error {
-            Error::Unreachable { .. } | Error::ConnectionLost { .. } | Error::Objects { .. } => UNREACHABLE,
-            Error::Refused { .. } | Error::BadAnswer { .. } | Error::Intermediary { .. } => REFUSED,
-            other if other.is_not_verified() => NOT_VERIFIED,
-            _ => BAD_INPUT,
+        let exit = match error.kind() {
+            ErrorKind::NotVerified => NOT_VERIFIED,
+            ErrorKind::Refused => REFUSED,
+            ErrorKind::Unreachable => UNREACHABLE,
+            ErrorKind::BadInput => BAD_INPUT,
         };
         match error {
             Error::NotVerified(refusal) => refusal.into(),

@@ -5,6 +5,7 @@ use zeroize::Zeroizing;
 use super::error::EncryptError;
 use crate::bound::power_of_ten;
 use crate::description::{Description, Feature};
+use crate::steps::Step;
 
 impl Description {
     /// x̃_j = round((x_j − c_j)/h_j · M_j) for every feature of every row, with c_j the centre and h_j the half width of
@@ -47,6 +48,21 @@ impl Description {
             encoded.push(rounded as i64);
         }
         Ok(encoded)
+    }
+
+    /// Moves the values of a row to the edges of their ranges; whether any was outside. A label of what is sent then says nothing
+    /// certain about what was there. Shares of a norm are never outside.
+    pub fn clip(&self, row: &mut [f64]) -> bool {
+        let mut moved = false;
+        if self.steps().iter().any(|step| !matches!(step, Step::Impute { .. })) {
+            return moved;
+        }
+        for (value, feature) in row.iter_mut().zip(self.features()) {
+            let inside = value.clamp(feature.low, feature.high);
+            moved |= inside != *value && !value.is_nan();
+            *value = inside;
+        }
+        moved
     }
 
     /// The published logit of an integer one, L·2^−(m+w), rounded to the description's decimals: the float64 nearest to
@@ -106,6 +122,16 @@ mod tests {
         let encoded = description.encode(&[[-1.0, 0.0, 1.0], [0.5, -0.25, 1e-30]]).unwrap();
         assert_eq!(*encoded[0], [-1 << 30, 0, 1 << 30]);
         assert_eq!(*encoded[1], [1 << 29, -1 << 28, 0]);
+    }
+
+    #[test]
+    fn clipped_rows_are_in_range_and_what_is_missing_stays_so() {
+        let description = sample(3, 2).description().clone();
+        let clip = |mut row: [f64; 3]| (description.clip(&mut row), row);
+        assert_eq!(clip([-1.0, 0.5, 1.0]), (false, [-1.0, 0.5, 1.0]));
+        assert_eq!(clip([-1.5, 0.5, f64::INFINITY]), (true, [-1.0, 0.5, 1.0]));
+        let (moved, row) = clip([f64::NAN, 0.0, 0.0]);
+        assert!(!moved && row[0].is_nan());
     }
 
     #[test]

@@ -8,7 +8,7 @@ use std::{
 };
 
 use cloister_attestation::{Evidence, ManifestModel, Timestamp};
-use cloister_client::{Answer, AttestedConnection, Error, Evaluator, Pool};
+use cloister_client::{Answer, AttestedConnection, Error, ErrorKind, Evaluator, Pool};
 use serde_json::{Value, json};
 use tokio::{
     signal::unix::{SignalKind, signal},
@@ -122,7 +122,7 @@ impl Evaluations {
     pub(super) async fn infer(self: &Arc<Self>, pool: &Pool, rows: Vec<Vec<f64>>) -> Result<Vec<Answer>, Error> {
         let answers = pool.infer(rows, |_| ()).await;
         self.keep(pool.take_evidence());
-        if answers.as_ref().is_err_and(Error::is_not_verified) {
+        if answers.as_ref().is_err_and(|error| error.kind() == ErrorKind::NotVerified) {
             let removed = locked(&self.backing).pools.extract_if(|_, other| other.model() == pool.model()).collect();
             self.retire(removed);
         }

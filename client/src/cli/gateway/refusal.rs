@@ -5,7 +5,7 @@ use axum::{
     http::{HeaderValue, StatusCode, header::RETRY_AFTER},
     response::{IntoResponse, Response},
 };
-use cloister_client::Error;
+use cloister_client::{Error, ErrorKind};
 use cloister_wire::error::ErrorCode;
 use serde_json::json;
 
@@ -46,7 +46,7 @@ impl From<Error> for Refusal {
     fn from(error: Error) -> Self {
         let status = match &error {
             Error::Encrypt(_) => StatusCode::BAD_REQUEST,
-            Error::Model(_) if !error.is_not_verified() => StatusCode::NOT_FOUND,
+            Error::Model(_) if error.kind() == ErrorKind::BadInput => StatusCode::NOT_FOUND,
             // The token is ours, not of who asks.
             Error::Refused { code: ErrorCode::Unauthorized, .. } => StatusCode::BAD_GATEWAY,
             Error::Refused { code, .. } => StatusCode::from_u16(code.status()).unwrap_or(StatusCode::BAD_GATEWAY),

@@ -8,7 +8,7 @@ use std::{
 use aws_lc_rs::digest::{Context, SHA384};
 use cloister_attestation::Sha384;
 use cloister_client::{Description, Row, TableError, TableReader};
-use cloister_inference::{EncryptError, Step};
+use cloister_inference::EncryptError;
 
 use super::{Failure, short};
 
@@ -58,7 +58,7 @@ impl<'a, R: Read> Rows<'a, R> {
             let header = self.reader.header();
             let row = header.numbers_or_missing(&self.row, positions, |feature| description.imputes(feature));
             let mut row = row.map_err(bad_table)?;
-            chunk.moved.push(*clip && move_inside(&mut row, description));
+            chunk.moved.push(*clip && description.clip(&mut row));
             chunk.rows.push(row);
             chunk.truth.extend(labels.map(|position| self.row.cell(position).to_owned()));
             lines.push(self.row.line());
@@ -73,20 +73,6 @@ impl<R: Read> Rows<'_, Hashed<R>> {
     pub(super) fn finish(self) -> (Sha384, u64) {
         self.reader.into_parts().0.finish()
     }
-}
-
-/// Moves values to the edges of their ranges; whether there were any. Shares of a norm are never outside.
-fn move_inside(row: &mut [f64], description: &Description) -> bool {
-    let mut moved = false;
-    if description.steps().iter().any(|step| !matches!(step, Step::Impute { .. })) {
-        return moved;
-    }
-    for (value, feature) in row.iter_mut().zip(description.features()) {
-        let inside = value.clamp(feature.low, feature.high);
-        moved |= inside != *value && !value.is_nan();
-        *value = inside;
-    }
-    moved
 }
 
 /// Errors of one row name its line in the file.

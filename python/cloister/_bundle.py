@@ -1,0 +1,224 @@
+"""From a model of scikit-learn to what an enclave serves."""
+
+import os
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cloister import _native
+from cloister._description import Description, described
+from cloister._errors import BadInput
+from cloister._rows import Rows, columns, is_frame, is_numeric, numbers
+from cloister._stored import PathLike
+
+
+class Bundle:
+    """A model that an enclave can serve.
+
+    Attributes
+    ----------
+    description : Description
+        What it takes, gives and promises.
+    name, version, digest : str
+        Which it is; a policy accepts it by the digest.
+    bound : float
+        Every logit is within this of the original model's, proven.
+    report : str
+        Where the bound comes from, and how the model fared on random rows.
+    """
+
+    def __init__(self, native: _native.Bundle) -> None:
+        self._bytes = native.to_bytes()
+        self.description: Description = described(native.description())
+        self.report = native.report()
+
+    @property
+    def name(self) -> str:
+        return self.description.name
+
+    @property
+    def version(self) -> str:
+        return self.description.version
+
+    @property
+    def digest(self) -> str:
+        return self.description.digest
+
+    @property
+    def bound(self) -> float:
+        return self.description.bound
+
+    def save(self, path: PathLike) -> Path:
+        """Writes it, by convention to NAME.cloister."""
+        file = Path(path)
+        file.write_bytes(self._bytes)
+        return file
+
+    def __bytes__(self) -> bytes:
+        return self._bytes
+
+    def __repr__(self) -> str:
+        return f"<Bundle {self.name} {self.version}: every logit within {self.bound:.1e}, {self.digest[:19]}…>"
+
+
+def import_model(
+    source: Any,
+    *,
+    ranges: Rows | None = None,
+    name: str | None = None,
+    version: str = "1",
+    precision: float = 1e-3,
+    grid: Mapping[str, float] | None = None,
+    model_privacy: float | None = None,
+    budget: int | None = None,
+    out: PathLike | None = None,
+) -> Bundle:
+    """Makes a bundle of a linear model, with a proven bound on every logit.
+
+    Parameters
+    ----------
+    source : estimator, path, bytes or onnx.ModelProto
+        A fitted estimator or pipeline of scikit-learn, which skl2onnx exports in float64; or what it wrote.
+    ranges : array or frame, optional
+        Rows whose columns give the ranges of the features, widened by 10 % of the span on each side: those of the
+        estimator, by name or position, or of a frame for ONNX all that have numbers. Without it, what the first scaler
+        says: 8 standard deviations around the mean, or the least and greatest value. Features that have no names in
+        the estimator get those of the frame.
+    name : str, optional
+        What clients ask for; by default the name of the file `out`.
+    version : str, default="1"
+        What clients see.
+    precision : float, default=1e-3
+        The largest distance of a logit from the model's own, down to 1e-9.
+    grid : dict, optional
+        Columns whose values are multiples of a step away from their least value in `ranges`.
+    model_privacy : float, optional
+        How much the noise of replies may tell of the model beside its logits, for each row: a probability.
+    budget : int, optional
+        The most logits that an enclave returns of this model, from boot to end.
+    out : path, optional
+        Where it is written, too; by convention NAME.cloister.
+
+    Examples
+    --------
+    >>> from sklearn.linear_model import LogisticRegression
+    >>> fitted = LogisticRegression(max_iter=1000).fit(X, y)
+    >>> bundle = cloister.import_model(fitted, ranges=X, name="iris")
+    >>> bundle.name, bundle.bound <= 1e-3
+    ('iris', True)
+    """
+    names = None
+    if hasattr(source, "fit"):
+        onnx, names = _converted(source), _feature_names(source)
+    elif hasattr(source, "SerializeToString"):
+        onnx = source.SerializeToString()
+    else:
+        onnx = source if isinstance(source, bytes) else Path(source).read_bytes()
+    if name is None:
+        name = "model" if out is None else Path(os.fspath(out)).stem
+    declared = None if ranges is None else _with_grid(_ranges(ranges, names), grid or {})
+    if declared is None and grid:
+        raise BadInput("a grid needs ranges", "usage", "Give ranges=X, whose least values the grid begins with.")
+    native = _native.import_onnx(onnx, name, version, precision, model_privacy, budget, declared, names)
+    bundle = Bundle(native)
+    if out is not None:
+        bundle.save(out)
+    return bundle
+
+
+_Range = tuple[str, float, float, float | None]
+
+
+def _ranges(rows: Rows, names: list[str] | None) -> list[_Range]:
+    """The name, the least and the greatest value of each column; NaN is a value that is missing."""
+    if is_frame(rows):
+        frame: Any = rows
+        names = names or [str(column) for column in frame.columns if is_numeric(frame[column])]
+        found = columns(frame, names)
+    else:
+        found = list(numbers(rows).T)
+        names = names or [f"x{index}" for index in range(len(found))]
+    if len(found) != len(names):
+        raise BadInput(f"ranges has {len(found)} columns, the model {len(names)}", "columns", "Give the columns of X.")
+    return [_range(name, column) for name, column in zip(names, found, strict=True)]
+
+
+def _range(name: str, column: np.ndarray[Any, np.dtype[np.float64]]) -> _Range:
+    present = column[~np.isnan(column)]
+    if present.size == 0 or not np.isfinite(present).all():
+        raise BadInput(
+            f"column {name!r} has no numbers, or infinite ones", "no_numbers", "Give finite numbers, or NaN."
+        )
+    return name, float(present.min()), float(present.max()), None
+
+
+def _with_grid(ranges: list[_Range], grid: Mapping[str, float]) -> list[_Range]:
+    unknown = set(grid) - {name for name, *_ in ranges}
+    if unknown:
+        raise BadInput(
+            f"the grid names a column that is not there: {unknown.pop()!r}", "no_column", "Name one of ranges."
+        )
+    return [(name, low, high, grid.get(name)) for name, low, high, _ in ranges]
+
+
+def _feature_names(estimator: Any) -> list[str] | None:
+    """If it was fitted on a frame."""
+    names = getattr(estimator, "feature_names_in_", None)
+    return None if names is None else [str(name) for name in names]
+
+
+def _converted(estimator: Any) -> bytes:
+    """A fitted estimator as skl2onnx exports it in float64."""
+    try:
+        from skl2onnx import convert_sklearn
+        from skl2onnx.common.data_types import DoubleTensorType
+        from sklearn.compose import ColumnTransformer
+    except ImportError as error:
+        raise BadInput(
+            f"an estimator is exported by skl2onnx, which cannot be imported: {error}",
+            "no_skl2onnx",
+            "pip install skl2onnx; or export the estimator elsewhere, and give the ONNX file.",
+        ) from None
+    if not hasattr(estimator, "n_features_in_"):
+        raise BadInput(f"{type(estimator).__name__} is not fitted", "not_fitted", "Call fit(X, y) first.")
+    # Only what finds its columns by name needs them one by one.
+    parts = [estimator, *estimator.get_params().values()]
+    if hasattr(estimator, "feature_names_in_") and any(isinstance(part, ColumnTransformer) for part in parts):
+        inputs = [(str(name), DoubleTensorType([None, 1])) for name in estimator.feature_names_in_]
+    else:
+        inputs = [("X", DoubleTensorType([None, estimator.n_features_in_]))]
+    final = estimator[-1] if hasattr(estimator, "steps") else estimator
+    with warnings.catch_warnings():
+        # Of what skl2onnx itself reads.
+        warnings.simplefilter("ignore", FutureWarning)
+        model = convert_sklearn(estimator, "model", inputs, target_opset=_OPERATORS, options=_options(final))
+    if getattr(estimator, "classes_", np.empty(0)).dtype == np.bool_:
+        _say_booleans(model)
+    return bytes(model.SerializeToString())
+
+
+_OPERATORS = {"": 18, "ai.onnx.ml": 1}
+"""The versions in which all that an import knows is tested."""
+
+
+def _options(final: Any) -> dict[int, dict[str, bool]] | None:
+    """Scores as a matrix. What skl2onnx exports in float64 only without probabilities is asked for that."""
+    if type(final).__name__ in ("LinearSVC", "RidgeClassifier", "RidgeClassifierCV"):
+        return {id(final): {"raw_scores": True}}
+    return {id(final): {"zipmap": False}} if hasattr(final, "classes_") else None
+
+
+def _say_booleans(model: Any) -> None:
+    """Boolean labels, which skl2onnx writes as 0 and 1, become what they were."""
+    from onnx import TensorProto, helper
+
+    label = model.graph.output[0]
+    inner = f"{label.name}_0_1"
+    for node in model.graph.node:
+        node.output[:] = [inner if name == label.name else name for name in node.output]
+        node.input[:] = [inner if name == label.name else name for name in node.input]
+    model.graph.node.append(helper.make_node("Cast", [inner], [label.name], to=TensorProto.BOOL))
+    label.type.tensor_type.elem_type = TensorProto.BOOL
