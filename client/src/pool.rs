@@ -4,14 +4,14 @@ use std::{
     collections::VecDeque,
     pin::Pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    task::{Context, Poll, ready},
+    task::{Context, Poll, Waker, ready},
     time::{Duration, Instant},
 };
 
 use cloister_attestation::{Evidence, ManifestModel};
 use cloister_inference::Description;
 use tokio::{
-    sync::{Semaphore, SemaphorePermit},
+    sync::{OwnedSemaphorePermit, Semaphore},
     task::{JoinError, JoinHandle},
 };
 
@@ -32,6 +32,8 @@ const REQUESTS_PER_CONNECTION: usize = 2;
 /// Fewer rows are not worth another connection: it takes as long as these do.
 const ROWS_PER_CONNECTION: usize = 256;
 
+const NEVER_CLOSED: &str = "nobody closes the semaphore";
+
 /// Numbers of one request: 8 MiB, however wide the rows are.
 const MAX_NUMBERS: usize = 1 << 20;
 
@@ -49,7 +51,7 @@ struct Shared {
     description: Description,
     connections: usize,
     /// One for each connection that may be in use.
-    places: Semaphore,
+    places: Arc<Semaphore>,
     state: Mutex<State>,
 }
 
@@ -88,7 +90,7 @@ impl Pool {
             entry: first.model.entry().clone(),
             description: first.model.description().clone(),
             connections,
-            places: Semaphore::new(connections),
+            places: Arc::new(Semaphore::new(connections)),
             state: Mutex::new(State { idle: vec![first], open: 1, ..State::default() }),
         })))
     }
@@ -103,10 +105,20 @@ impl Pool {
         &self.0.entry
     }
 
-    /// Has the rows of one request answered by the next connection that is free. Whoever drops the reply takes the request back.
+    /// Has the rows of one request answered by the next connection that is free, in the order of these calls. Whoever drops the
+    /// reply takes the request back.
     pub fn send(&self, rows: Vec<Vec<f64>>) -> Reply {
         let shared = self.0.clone();
-        Reply(tokio::spawn(async move { shared.infer(&rows).await }))
+        let mut place = Box::pin(shared.places.clone().acquire_owned());
+        // It stands in the queue from now on, and not from when the task happens to run.
+        let at_once = place.as_mut().poll(&mut Context::from_waker(Waker::noop()));
+        Reply(tokio::spawn(async move {
+            let place = match at_once {
+                Poll::Ready(place) => place,
+                Poll::Pending => place.await,
+            };
+            shared.infer(&rows, place.expect(NEVER_CLOSED)).await
+        }))
     }
 
     /// Has any number of rows answered, in their order. All of them are checked before the first is sent; `answered` hears how
@@ -202,9 +214,10 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    async fn infer(&self, rows: &[Vec<f64>]) -> Result<Answer, Error> {
+    async fn infer(&self, rows: &[Vec<f64>], place: OwnedSemaphorePermit) -> Result<Answer, Error> {
+        let mut place = Some(place);
         loop {
-            let mut lease = self.lease().await?;
+            let mut lease = self.lease(place.take()).await?;
             match self.patiently(lease.open(), rows).await {
                 Ok(answer) => {
                     lease.keep();
@@ -235,9 +248,12 @@ impl Shared {
     }
 
     /// A connection that nobody else uses. A service whose places are all taken lets further connections wait.
-    async fn lease(&self) -> Result<Lease<'_>, Error> {
+    async fn lease(&self, mut place: Option<OwnedSemaphorePermit>) -> Result<Lease<'_>, Error> {
         loop {
-            let place = self.places.acquire().await.expect("it is never closed");
+            let place = match place.take() {
+                Some(place) => place,
+                None => self.places.clone().acquire_owned().await.expect(NEVER_CLOSED),
+            };
             let error = match self.idle_or_new().await {
                 Ok(open) => return Ok(Lease { shared: self, open: Some(open), _place: place }),
                 Err(error) => error,
@@ -311,7 +327,7 @@ impl Open {
 struct Lease<'a> {
     shared: &'a Shared,
     open: Option<Open>,
-    _place: SemaphorePermit<'a>,
+    _place: OwnedSemaphorePermit,
 }
 
 impl Lease<'_> {
