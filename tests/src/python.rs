@@ -20,8 +20,22 @@ const VARIABLE: &str = "CLOISTER_PYTHON";
 const DEFAULT: &str = "target/python/bin/python";
 
 /// What it has to have, and what says so.
-const MODULES: [&str; 11] =
-    ["boto3", "maturin", "moto", "mypy", "numpy", "pandas", "polars", "pytest", "skl2onnx", "tqdm", "tritonclient"];
+const MODULES: [&str; 14] = [
+    "boto3",
+    "ipykernel",
+    "matplotlib",
+    "maturin",
+    "moto",
+    "mypy",
+    "nbclient",
+    "numpy",
+    "pandas",
+    "polars",
+    "pytest",
+    "skl2onnx",
+    "tqdm",
+    "tritonclient",
+];
 const MISSING: &str = "import importlib.util, sys; sys.exit(not all(map(importlib.util.find_spec, sys.argv[1:])))";
 
 /// A Python that has what is needed.
@@ -57,16 +71,15 @@ impl Python {
 
     /// Runs a script of `tests/python` to its end.
     pub fn run(&self, script: &str, arguments: &[&str]) -> anyhow::Result<Output> {
-        self.command().arg(file(script)).args(arguments).output().with_context(|| script.to_owned())
+        self.run_with(script, arguments, "")
     }
 
     /// As [`run`](Self::run), with a text to read.
     pub fn run_with(&self, script: &str, arguments: &[&str], input: &str) -> anyhow::Result<Output> {
-        let mut file_of_input = tempfile::tempfile()?;
-        file_of_input.write_all(input.as_bytes())?;
-        file_of_input.rewind()?;
-        let mut command = Command::new(&self.0);
-        command.arg(file(script)).args(arguments).stdin(file_of_input).output().with_context(|| script.to_owned())
+        let mut text = tempfile::tempfile()?;
+        text.write_all(input.as_bytes())?;
+        text.rewind()?;
+        self.command().arg(file(script)).args(arguments).stdin(text).output().with_context(|| script.to_owned())
     }
 
     /// Starts a script of `tests/python` that says where it listens: `http://127.0.0.1:PORT`.

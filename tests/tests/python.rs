@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "what helps a test may fail it")]
 
 use std::{
+    env,
     ffi::OsStr,
     fs,
     path::{Path, PathBuf},
@@ -106,4 +107,17 @@ fn the_package_passes_its_tests_and_needs_numpy_alone() {
     let session = [world.endpoint.to_string(), world.policy_file().display().to_string()];
     let labels = run(package.command().args(["-S", "-c", lines]).args(session));
     assert_eq!(labels.trim(), "setosa virginica");
+}
+
+#[test]
+fn the_notebook_runs_with_the_package() {
+    let Some(python) = Python::find().unwrap() else { return };
+    let package = Package::install(python);
+    let programs = ["cloister-simulated-enclave", "cloister-parent-proxy"].map(|name| executable(name).unwrap());
+    let path = env::var_os("PATH").unwrap_or_default();
+    let folders = programs.iter().filter_map(|program| program.parent()).map(Path::to_owned);
+    let path = env::join_paths(folders.chain(env::split_paths(&path))).unwrap();
+    let told =
+        run(package.command().args(["python/examples/rerun.py", "--check"]).env("PATH", path).current_dir(workspace()));
+    assert!(told.contains("cells ran"), "{told}");
 }
