@@ -53,6 +53,30 @@ pub fn command() -> Command {
     command
 }
 
+/// Every command of a program of ours, the ones below others by their whole name.
+pub fn commands(program: &Path) -> Vec<String> {
+    let below = |command: &str| {
+        let help = help(program, command);
+        let (_, list) = help.split_once("Commands:\n").unwrap_or_default();
+        let lines = list.lines().take_while(|line| !line.is_empty());
+        // What a description goes on with is indented further.
+        let names = lines.filter(|line| !line.starts_with("   ")).filter_map(|line| line.split_whitespace().next());
+        names.filter(|name| *name != "help").map(str::to_owned).collect::<Vec<_>>()
+    };
+    let mut commands = below("");
+    for command in commands.clone() {
+        commands.extend(below(&command).iter().map(|name| format!("{command} {name}")));
+    }
+    commands
+}
+
+/// What a program of ours says of a command, or of itself if that is empty.
+pub fn help(program: &Path, command: &str) -> String {
+    let output = Command::new(program).args(command.split_whitespace()).arg("--help").output().unwrap();
+    assert!(output.status.success(), "{command}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
+}
+
 impl Outcome {
     /// The one JSON object on stdout.
     pub fn json(&self) -> Value {

@@ -9,6 +9,7 @@
 //! nginx        a balancer before the proxy, that ends TLS
 //! python       programs in Python: AWS's models of its APIs, an S3 server, other clients
 //! cli          the command line, run as a person runs it
+//! documents    documents, and sessions in which their commands are run as a reader runs them
 //! tasks        the tasks on which Cloister is compared with other systems
 //! iris         the Iris data, its model and what scikit-learn says of it
 //! linear       real pipelines of scikit-learn, and what it says of every row
@@ -22,6 +23,7 @@
 pub mod build;
 pub mod cli;
 pub mod clock;
+pub mod documents;
 pub mod hostile;
 pub mod image;
 pub mod iris;

@@ -11,7 +11,7 @@ use std::{
 
 use cloister_attestation::{Policy, PolicyModel, Release, Sha384, Timestamp};
 use cloister_e2e::{
-    cli::{CLOISTER, Outcome, assert_fits_a_terminal, cloister, cloister_with, command, hex, write},
+    cli::{CLOISTER, Outcome, assert_fits_a_terminal, cloister, cloister_with, command, commands, hex, write},
     iris,
     nginx::Nginx,
     service::{Service, accepting},
@@ -20,30 +20,12 @@ use cloister_e2e::{
 use cloister_simulated_enclave::{Authority, Identity};
 use serde_json::Value;
 
-/// Every command, the ones below others by their whole name.
-fn commands() -> Vec<String> {
-    let below = |command: &[&str]| {
-        let help = cloister(&[command, &["--help"]].concat()).stdout;
-        let (_, list) = help.split_once("Commands:\n").unwrap_or_default();
-        let lines = list.lines().take_while(|line| !line.is_empty());
-        // What a description goes on with is indented further.
-        let names = lines.filter(|line| !line.starts_with("   ")).filter_map(|line| line.split_whitespace().next());
-        names.filter(|name| *name != "help").map(str::to_owned).collect::<Vec<_>>()
-    };
-    let mut commands = below(&[]);
-    for command in commands.clone() {
-        commands.extend(below(&[&command]).iter().map(|name| format!("{command} {name}")));
-    }
-    assert!(["infer", "policy add", "model import"].iter().all(|name| commands.iter().any(|command| command == name)));
-    commands
-}
-
 #[test]
 fn every_shell_completes_every_command() {
     for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
         let Outcome { exit, stdout: script, stderr } = cloister(&["completions", shell]);
         assert_eq!((exit, stderr.as_str()), (0, ""));
-        for command in commands() {
+        for command in commands(&CLOISTER) {
             let name = command.split(' ').next_back().unwrap();
             assert!(script.contains(name), "{shell}: {name}");
         }
@@ -79,7 +61,7 @@ fn every_command_has_a_manual_page() {
     let place = folder.path().join("man1").display().to_string();
     let written = cloister(&["man", &place, "--json"]);
     assert_eq!(written.exit, 0, "{}", written.stderr);
-    let names = commands().into_iter().map(|command| format!("cloister-{}.1", command.replace(' ', "-")));
+    let names = commands(&CLOISTER).into_iter().map(|command| format!("cloister-{}.1", command.replace(' ', "-")));
     let mut expected: Vec<String> =
         names.chain(["cloister.1".to_owned()]).map(|name| format!("{place}/{name}")).collect();
     let mut pages: Vec<String> = serde_json::from_value(written.json()["pages"].clone()).unwrap();
