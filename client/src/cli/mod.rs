@@ -6,6 +6,8 @@ mod doctor;
 mod evaluator;
 mod failure;
 mod files;
+#[cfg(test)]
+mod fixtures;
 mod gateway;
 mod infer;
 mod man;

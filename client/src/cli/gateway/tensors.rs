@@ -450,18 +450,8 @@ impl<'a> Data<'a> {
 
 #[cfg(test)]
 mod tests {
-    use cloister_inference::{FeatureRange, ImportOptions, import};
-
     use super::*;
-
-    const IRIS: &[u8] = include_bytes!("../../../../tests/data/iris/iris.onnx");
-
-    fn description() -> Description {
-        let names = ["a", "b", "c", "d"].map(str::to_owned);
-        let ranges = names.map(|name| FeatureRange { name, low: 0.0, high: 10.0, step: None }).to_vec();
-        let options = ImportOptions { ranges: Some(ranges), precision: 1e-2, ..ImportOptions::new("iris", "1") };
-        import(IRIS, &options).unwrap().bundle.description().clone()
-    }
+    use crate::cli::fixtures::description;
 
     /// Two rows, a column each in another datatype and order.
     fn columns() -> (usize, Vec<u8>) {

@@ -210,19 +210,8 @@ fn once<R: Read>(
 mod tests {
     use std::io::Write;
 
-    use cloister_inference::{Bundle, FeatureRange, ImportOptions, import};
-
     use super::*;
-
-    const IRIS: &[u8] = include_bytes!("../../../../tests/data/iris/iris.onnx");
-
-    fn description() -> Description {
-        let names = ["a", "b", "c", "d"].map(str::to_owned);
-        let ranges = names.map(|name| FeatureRange { name, low: 0.0, high: 10.0, step: None }).to_vec();
-        let options = ImportOptions { ranges: Some(ranges), precision: 1e-2, ..ImportOptions::new("iris", "1") };
-        let bundle: Bundle = import(IRIS, &options).unwrap().bundle;
-        bundle.description().clone()
-    }
+    use crate::cli::fixtures::description;
 
     struct Case {
         file: tempfile::NamedTempFile,
