@@ -97,6 +97,9 @@ pub enum Error {
     /// The answer does not decrypt within the proven bound.
     #[error(transparent)]
     Decrypt(#[from] DecryptError),
+    /// The connections were closed before this was sent.
+    #[error("the connections to the evaluator were closed before all was sent")]
+    Closed,
     /// An earlier answer under this secret key was wrong, so the key is not used again.
     #[error("an earlier answer was not honest: this session's secret key is not used again")]
     SessionSpent,
@@ -134,6 +137,7 @@ impl Error {
             Self::BadAnswer { .. } => "bad_answer",
             Self::Receipt(error) => error.code(),
             Self::Decrypt(error) => error.code(),
+            Self::Closed => "closed",
             Self::SessionSpent => "session_spent",
         }
     }
@@ -220,6 +224,7 @@ impl Error {
             }
             Self::Receipt(error) => error.remedy(),
             Self::Decrypt(error) => error.remedy(),
+            Self::Closed => "Connect again, and ask again.".into(),
             Self::SessionSpent => {
                 "Connect again, which makes a new key; keep the evidence of the dishonest answer.".into()
             }
@@ -250,7 +255,9 @@ impl Error {
             | Self::Decrypt(_)
             | Self::SessionSpent => ErrorKind::NotVerified,
             Self::Refused { .. } | Self::BadAnswer { .. } | Self::Intermediary { .. } => ErrorKind::Refused,
-            Self::Unreachable { .. } | Self::ConnectionLost { .. } | Self::Objects { .. } => ErrorKind::Unreachable,
+            Self::Unreachable { .. } | Self::ConnectionLost { .. } | Self::Objects { .. } | Self::Closed => {
+                ErrorKind::Unreachable
+            }
         }
     }
 }

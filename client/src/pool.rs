@@ -60,6 +60,8 @@ struct State {
     idle: Vec<Open>,
     /// Connections that are open, idle or not.
     open: usize,
+    /// Set when no further request is to be sent.
+    closing: bool,
     /// Places that are not given out, because the service has no more for us.
     withheld: usize,
     /// Of connections that have ended.
@@ -164,11 +166,20 @@ impl Pool {
         state.evidence.iter().cloned().chain(idle).collect()
     }
 
-    /// Ends all connections, once each has the answer that is under way, and gives the evidence that was not taken.
-    pub async fn close(self) -> Vec<Evidence> {
-        let in_use = self.0.connections - self.0.state().withheld;
+    /// Ends all connections, once each has the answer that is under way, and gives the evidence that was not taken. Requests that
+    /// wait are not sent any more.
+    pub async fn close(&self) -> Vec<Evidence> {
+        let in_use = {
+            let mut state = self.0.state();
+            state.closing = true;
+            self.0.connections - state.withheld
+        };
         let _places = self.0.places.acquire_many(u32::try_from(in_use).unwrap_or(u32::MAX)).await;
-        self.evidence()
+        let mut state = self.0.state();
+        for open in std::mem::take(&mut state.idle) {
+            self.0.end(&mut state, open.evidence());
+        }
+        std::mem::take(&mut state.evidence)
     }
 }
 
@@ -254,12 +265,15 @@ impl Shared {
                 Some(place) => place,
                 None => self.places.clone().acquire_owned().await.expect(NEVER_CLOSED),
             };
+            if self.state().closing {
+                return Err(Error::Closed);
+            }
             let error = match self.idle_or_new().await {
                 Ok(open) => return Ok(Lease { shared: self, open: Some(open), _place: place }),
                 Err(error) => error,
             };
             let mut state = self.state();
-            if !matches!(error, Error::Unreachable { .. }) || state.open == 0 {
+            if !matches!(error, Error::Unreachable { .. }) || state.open == 0 || state.closing {
                 return Err(error);
             }
             self.evaluator.remark(&format!("{error}: going on with fewer connections"));

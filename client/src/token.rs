@@ -59,7 +59,7 @@ impl fmt::Debug for Token {
 
 /// Not a token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("there is no token: {} to {} of A-Z a-z 0-9 - . _ ~ + / =", LENGTHS.start(), LENGTHS.end())]
+#[error("this is no token: it has {} to {} of A-Z a-z 0-9 - . _ ~ + / =", LENGTHS.start(), LENGTHS.end())]
 pub struct TokenError;
 
 #[cfg(test)]

@@ -2,7 +2,8 @@
 
 import os
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -115,8 +116,16 @@ def import_model(
         onnx, names = _converted(source), _feature_names(source)
     elif hasattr(source, "SerializeToString"):
         onnx = source.SerializeToString()
+    elif isinstance(source, str | os.PathLike):
+        onnx = Path(source).read_bytes()
+    elif isinstance(source, bytes):
+        onnx = source
     else:
-        onnx = source if isinstance(source, bytes) else Path(source).read_bytes()
+        raise BadInput(
+            f"a model is made of no {type(source).__name__}",
+            "usage",
+            "Give a fitted estimator of scikit-learn, the path or the bytes of an ONNX file, or an onnx.ModelProto.",
+        )
     if name is None:
         name = "model" if out is None else Path(os.fspath(out)).stem
     declared = None if ranges is None else _with_grid(_ranges(ranges, names), grid or {})
@@ -124,6 +133,8 @@ def import_model(
         raise BadInput("a grid needs ranges", "usage", "Give ranges=X, whose least values the grid begins with.")
     native = _native.import_onnx(onnx, name, version, precision, model_privacy, budget, declared, names)
     bundle = Bundle(native)
+    if hasattr(source, "classes_"):
+        _check_labels(source.classes_, bundle.description.labels)
     if out is not None:
         bundle.save(out)
     return bundle
@@ -148,10 +159,10 @@ def _ranges(rows: Rows, names: list[str] | None) -> list[_Range]:
 
 def _range(name: str, column: np.ndarray[Any, np.dtype[np.float64]]) -> _Range:
     present = column[~np.isnan(column)]
-    if present.size == 0 or not np.isfinite(present).all():
-        raise BadInput(
-            f"column {name!r} has no numbers, or infinite ones", "no_numbers", "Give finite numbers, or NaN."
-        )
+    if present.size == 0:
+        raise BadInput(f"column {name!r} is entirely NaN", "no_numbers", "Give at least one value.")
+    if not np.isfinite(present).all():
+        raise BadInput(f"column {name!r} has infinite values", "not_finite", "Give finite numbers, or NaN.")
     return name, float(present.min()), float(present.max()), None
 
 
@@ -162,6 +173,17 @@ def _with_grid(ranges: list[_Range], grid: Mapping[str, float]) -> list[_Range]:
             f"the grid names a column that is not there: {unknown.pop()!r}", "no_column", "Name one of ranges."
         )
     return [(name, low, high, grid.get(name)) for name, low, high, _ in ranges]
+
+
+def _check_labels(classes: Iterable[Any], labels: Iterable[Any]) -> None:
+    """ONNX narrows some silently: integers to 32 bits."""
+    for given, label in zip_longest(classes, labels):
+        if given != label:
+            raise BadInput(
+                f"the class {given} becomes {label} in ONNX",
+                "changed_label",
+                "Number the classes from 0, or use strings.",
+            )
 
 
 def _feature_names(estimator: Any) -> list[str] | None:
@@ -190,18 +212,38 @@ def _converted(estimator: Any) -> bytes:
         inputs = [(str(name), DoubleTensorType([None, 1])) for name in estimator.feature_names_in_]
     else:
         inputs = [("X", DoubleTensorType([None, estimator.n_features_in_]))]
-    final = estimator[-1] if hasattr(estimator, "steps") else estimator
+    options = _options(_final(estimator))
     with warnings.catch_warnings():
         # Of what skl2onnx itself reads.
         warnings.simplefilter("ignore", FutureWarning)
-        model = convert_sklearn(estimator, "model", inputs, target_opset=_OPERATORS, options=_options(final))
-    if getattr(estimator, "classes_", np.empty(0)).dtype == np.bool_:
+        try:
+            model = convert_sklearn(estimator, "model", inputs, target_opset=_OPERATORS, options=options)
+        # It has no class of errors, and raises whatever fails.
+        except Exception as error:
+            why = next(iter(str(error).splitlines()), type(error).__name__)
+            raise BadInput(
+                f"scikit-learn's {type(estimator).__name__} cannot be exported: {why}", "not_exported", _TO_EXPORT
+            ) from error
+    if getattr(getattr(estimator, "classes_", None), "dtype", None) == np.bool_:
         _say_booleans(model)
     return bytes(model.SerializeToString())
 
 
 _OPERATORS = {"": 18, "ai.onnx.ml": 1}
 """The versions in which all that an import knows is tested."""
+
+
+_TO_EXPORT = (
+    "Give a linear model, and before it only steps that skl2onnx exports. Text columns cannot be encrypted: encode "
+    "them before, e.g. with pandas.get_dummies."
+)
+
+
+def _final(estimator: Any) -> Any:
+    """What predicts, at the end of pipelines and searches."""
+    if hasattr(estimator, "steps"):
+        return _final(estimator[-1])
+    return _final(estimator.best_estimator_) if hasattr(estimator, "best_estimator_") else estimator
 
 
 def _options(final: Any) -> dict[int, dict[str, bool]] | None:

@@ -186,7 +186,7 @@ class Client:
         """
         name = self._named(name)
         if name not in self._models:
-            self._models[name] = Model(self, described(self._native.description(name)))
+            self._models[name] = Model(self, described(self._described(name)))
         return self._models[name]
 
     def predict(
@@ -215,11 +215,15 @@ class Client:
     def evidence(self) -> Evidence:
         """What proves all answers so far to a third party, offline; it stays after `close`.
 
+        Each connection is attested by itself, so there is a piece for each that answered, and a file.
+
         Examples
         --------
         >>> labels = client.predict(X)
         >>> paths = client.evidence.save("evidence.cbor")
-        >>> cloister.verify_evidence(paths[0], policy="policy.toml").receipts[0].models
+        >>> for path in paths:
+        ...     verified = cloister.verify_evidence(path, policy="policy.toml")
+        >>> verified.receipts[0].models
         ('iris',)
         """
         return Evidence(self._native.evidence())
@@ -256,8 +260,16 @@ class Client:
             f"no model is named, and the policy accepts {len(accepted)} of those that are served: "
             f"{', '.join(map(repr, accepted)) or 'none'}",
             "no_model",
-            "Name one: model=NAME." if accepted else "Get a policy that accepts one; client.models() lists all.",
+            f"{'Name one: model=NAME' if accepted else 'Get a policy that accepts one'}; client.models() lists all.",
         )
+
+    def _described(self, name: str) -> dict[str, Any]:
+        try:
+            return self._native.description(name)
+        except BadInput as error:
+            if error.code != "unknown_model":
+                raise
+            raise BadInput(error.message, error.code, "Name one of client.models().") from None
 
     def _accepted(self) -> list[str]:
         return list(dict.fromkeys(model.name for model in self._served if model.accepted))
@@ -271,7 +283,7 @@ _NO_CHANNEL = (
 
 
 class Model:
-    """A model that is evaluated under encryption, with the methods and attributes of scikit-learn's.
+    """A model that is evaluated under encryption, with the methods and attributes of scikit-learn's that predict.
 
     Each of its methods takes rows `X` of the shape (n_rows, n_features): an array or a list of rows, by position, or a
     frame of pandas or polars, by the names of its columns. All rows are checked before the first is sent. With `clip`,

@@ -1,7 +1,7 @@
 """What a model takes, gives and promises."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 
@@ -48,18 +48,18 @@ class Description:
 
     name: str
     version: str
-    digest: str
-    features: tuple[Feature, ...]
+    digest: str = field(repr=False)
+    features: tuple[Feature, ...] = field(repr=False)
     labels: tuple[str | int | bool, ...]
-    logit_names: tuple[str, ...]
+    logit_names: tuple[str, ...] = field(repr=False)
     has_probabilities: bool
     bound: float
     decimals: int
     rows_per_request: int
     budget: int | None
-    parameters: str
-    request_bytes: int
-    reply_bytes: int
+    parameters: str = field(repr=False)
+    request_bytes: int = field(repr=False)
+    reply_bytes: int = field(repr=False)
 
 
 def described(native: Mapping[str, Any]) -> Description:

@@ -32,6 +32,12 @@ def columns(frame: Any, names: Sequence[str]) -> list[npt.NDArray[np.float64]]:
     """Columns of a frame of pandas or polars."""
     found = [str(name) for name in frame.columns]
     missing = [name for name in names if name not in found]
+    if len(missing) == len(names) == len(found):
+        raise BadInput(
+            f"the model's features have no names of the frame: they are {_listed(names)}; it has {_listed(found)}",
+            "wrong_columns",
+            "Pass X.to_numpy() to go by position, or name the columns as the model does.",
+        )
     if missing:
         raise BadInput(
             f"the frame has no column {_listed(missing)}; it has {_listed(found)}",
@@ -41,13 +47,19 @@ def columns(frame: Any, names: Sequence[str]) -> list[npt.NDArray[np.float64]]:
     _check_distinct([name for name in found if name in set(names)])
     if len(frame) == 0:
         raise _empty()
-    return [_column(frame[name], name) for name in names]
+    # Names that are no texts, as the integers of pd.DataFrame(array).
+    originals = dict(zip(found, frame.columns, strict=True))
+    return [_column(frame[originals[name]], name) for name in names]
 
 
 def numbers(X: Rows) -> npt.NDArray[np.float64]:
     """A matrix of whatever is no frame."""
     if hasattr(X, "collect"):
         raise BadInput("X is lazy", "lazy", "Give X.collect().")
+    if hasattr(X, "__dataframe__"):
+        raise BadInput("X is a frame of a kind that is not read", "wrong_frame", "Give X.to_pandas().")
+    if isinstance(X, np.ma.MaskedArray):
+        raise BadInput("X is masked", "masked", "Give X.filled(numpy.nan), or X.data where nothing is hidden.")
     if hasattr(X, "toarray"):
         X = X.toarray()
     try:
@@ -88,7 +100,8 @@ def _floats(array: npt.NDArray[Any], what: str) -> npt.NDArray[np.float64]:
         raise BadInput(
             f"{what} is of type {array.dtype}, not of numbers",
             "not_numbers",
-            "Encode texts as the model was trained, write NaN for what is missing, and convert: X.astype(float).",
+            "Text columns cannot be encrypted: encode them before, e.g. with pandas.get_dummies, as the model was "
+            "trained. Write NaN for what is missing, and convert: X.astype(float).",
         )
     return array.astype(np.float64, copy=False)
 

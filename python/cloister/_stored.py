@@ -3,7 +3,7 @@
 import os
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, overload
@@ -50,9 +50,9 @@ class VerifiedEvidence:
     time: datetime
     simulated: bool
     channel: str
-    pcrs: dict[int, bytes]
-    steps: tuple[Step, ...]
-    receipts: tuple[Receipt, ...]
+    pcrs: dict[int, bytes] = field(repr=False)
+    steps: tuple[Step, ...] = field(repr=False)
+    receipts: tuple[Receipt, ...] = field(repr=False)
 
 
 @dataclass(frozen=True)
@@ -64,11 +64,11 @@ class VerifiedDocument:
     region: str
     time: datetime
     simulated: bool
-    nonce: bytes | None
-    public_key: bytes | None
-    user_data: bytes | None
-    pcrs: dict[int, bytes]
-    steps: tuple[Step, ...]
+    nonce: bytes | None = field(repr=False)
+    public_key: bytes | None = field(repr=False)
+    user_data: bytes | None = field(repr=False)
+    pcrs: dict[int, bytes] = field(repr=False)
+    steps: tuple[Step, ...] = field(repr=False)
 
 
 class Evidence(Sequence[bytes]):

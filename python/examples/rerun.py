@@ -6,6 +6,7 @@
 
 import argparse
 import os
+import tempfile
 from pathlib import Path
 
 import nbformat
@@ -26,9 +27,10 @@ if check:
     os.environ["REPETITIONS"] = "1"
 programs = FILE.parents[2] / "target" / "release"
 os.environ["PATH"] = f"{os.environ['PATH']}{os.pathsep}{programs}"
-# Not over TCP, where others on this machine could read along.
-kernel = AsyncKernelManager(kernel_name="python3", transport="ipc")
-NotebookClient(notebook, km=kernel, timeout=600, record_timing=False).execute()
+with tempfile.TemporaryDirectory() as folder:
+    # Not over TCP, where others on this machine could read along.
+    kernel = AsyncKernelManager(kernel_name="python3", transport="ipc", ip=f"{folder}/kernel")
+    NotebookClient(notebook, km=kernel, timeout=600, record_timing=False).execute()
 if not check:
     nbformat.write(notebook, FILE)
 print(f"{FILE.name}: {len(code)} cells ran")

@@ -28,6 +28,7 @@ def test_what_was_verified_is_told(world):
     assert (model.name, model.version, model.accepted) == ("iris", "1", True)
     description = client.description()
     assert description.digest == model.digest and description.labels == ("setosa", "versicolor", "virginica")
+    assert "iris" in repr(description) and len(repr(description)) < 200
     assert description.features[3].name == "petal width (cm)" and description.bound <= 1e-3
     client.close()
 
@@ -61,7 +62,7 @@ def test_a_model_that_is_not_accepted_is_not_asked(world, X):
     with pytest.raises(cloister.NotVerified) as caught:
         client.predict(X, model="iris")
     assert caught.value.step is None and caught.value.code == "model_digest_mismatch"
-    with pytest.raises(cloister.BadInput, match="no model is named"):
+    with pytest.raises(cloister.BadInput, match="no model is named.*\n.*client.models\\(\\)"):
         client.predict(X)
 
 
@@ -94,7 +95,7 @@ def test_what_is_no_evaluator_policy_or_model_is_bad_input(world, tmp_path):
         cloister.Client(world.endpoint, policy=tmp_path / "policy.toml")
     with pytest.raises(cloister.BadInput, match="wine") as caught:
         world.connect(model="wine")
-    assert caught.value.code == "unknown_model"
+    assert caught.value.code == "unknown_model" and "client.models()" in caught.value.remedy
 
 
 def test_where_tls_ends_before_the_enclave_it_is_said(tmp_path, iris, X):
@@ -142,6 +143,7 @@ def test_evidence_is_verified_when_the_enclave_is_long_gone(tmp_path, iris, X):
         verified = [cloister.verify_evidence(path, policy=world.policy) for path in paths]
     assert [piece.receipts for piece in verified] == [piece.receipts for piece in evidence.verify(world.policy)]
     assert {piece.release for piece in verified} == {"simulated"} and verified[0].module_id == client.module_id
+    assert client.module_id in repr(verified[0]) and len(repr(verified[0])) < 300
     receipts = [receipt for piece in verified for receipt in piece.receipts]
     assert len(receipts) >= 2 and {receipt.models for receipt in receipts} == {("iris",)}
     assert {receipt.digest for receipt in receipts} == {iris.digest} and receipts[0].time >= verified[0].time
@@ -166,6 +168,7 @@ def test_a_document_is_verified_alone(client, world, X):
         verified = cloister.verify_document(document, policy=world.policy, nonce=nonce)
     assert (verified.release, verified.module_id, verified.nonce) == ("simulated", client.module_id, nonce)
     assert [step.number for step in verified.steps] == [*range(1, 10), 12]
+    assert client.module_id in repr(verified) and len(repr(verified)) < 300
     assert set(verified.pcrs) >= {0, 1, 2} and len(verified.pcrs[0]) == 48
     for options, step, code in [
         ({"policy": world.policy, "nonce": b"another"}, 9, "nonce_mismatch"),

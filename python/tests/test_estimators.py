@@ -5,7 +5,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from conftest import serving
-from sklearn.compose import ColumnTransformer
+from sklearn.compose import ColumnTransformer, TransformedTargetRegressor
 from sklearn.datasets import load_breast_cancer, load_diabetes, load_iris, load_linnerud
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.impute import SimpleImputer
@@ -18,9 +18,10 @@ from sklearn.linear_model import (
     RidgeClassifier,
     SGDClassifier,
 )
+from sklearn.model_selection import GridSearchCV
 from sklearn.multiclass import OneVsRestClassifier
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import MinMaxScaler, StandardScaler
+from sklearn.preprocessing import MinMaxScaler, OneHotEncoder, StandardScaler
 from sklearn.svm import LinearSVC
 
 IRIS = load_iris(as_frame=True)
@@ -33,6 +34,10 @@ GAPS = IRIS.data.mask(np.random.default_rng(1).random(IRIS.data.shape) < 0.1)
 
 def logistic():
     return make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000))
+
+
+def ridge_classifier():
+    return make_pipeline(StandardScaler(), RidgeClassifier())
 
 
 GROUPS = ColumnTransformer(
@@ -52,7 +57,13 @@ CASES = {
     "lda": (LinearDiscriminantAnalysis(), IRIS.data, IRIS.target),
     "svc": (make_pipeline(StandardScaler(), LinearSVC()), IRIS.data, SPECIES),
     "boolean-svc": (make_pipeline(StandardScaler(), LinearSVC()), CANCER.data, CANCER.target == 1),
-    "ridge-classifier": (make_pipeline(StandardScaler(), RidgeClassifier()), CANCER.data, CANCER.target),
+    "ridge-classifier": (ridge_classifier(), CANCER.data, CANCER.target),
+    "search": (GridSearchCV(ridge_classifier(), {"ridgeclassifier__alpha": [1, 2]}), IRIS.data, SPECIES),
+    "search-in-pipeline": (
+        make_pipeline(StandardScaler(), GridSearchCV(RidgeClassifier(), {"alpha": [1, 2]})),
+        CANCER.data,
+        CANCER.target == 1,
+    ),
     "perceptron": (make_pipeline(MinMaxScaler(), Perceptron()), IRIS.data, SPECIES),
     "sgd": (make_pipeline(MinMaxScaler(), SGDClassifier(random_state=0)), CANCER.data, CANCER.target),
     "columns": (make_pipeline(GROUPS, LogisticRegression(max_iter=1000)), IRIS.data, SPECIES),
@@ -139,6 +150,49 @@ def test_what_is_no_linear_model_is_refused_with_a_reason(tmp_path):
     bundle = cloister.import_model(fitted, ranges=IRIS.data, precision=1e-5, out=tmp_path / "small.cloister")
     assert bundle.name == "small" and bundle.bound <= 1e-5 and "self-check" in bundle.report
     assert (tmp_path / "small.cloister").read_bytes() == bytes(bundle)
+
+
+def test_what_skl2onnx_does_not_export_is_refused_with_a_reason():
+    texts = IRIS.data.assign(species=SPECIES)
+    encoder = ColumnTransformer([("t", OneHotEncoder(), ["species"])], remainder="passthrough")
+    encoded = make_pipeline(encoder, LogisticRegression(max_iter=1000)).fit(texts, SPECIES)
+    transformed = TransformedTargetRegressor(Ridge(), func=np.log1p, inverse_func=np.expm1)
+    transformed.fit(DIABETES.data, DIABETES.target)
+    for estimator, why in [(encoded, "Pipeline cannot be exported: invalid"), (transformed, "Regressor cannot be")]:
+        with pytest.raises(cloister.BadInput, match=f"scikit-learn's .*{why}") as caught:
+            cloister.import_model(estimator)
+        assert caught.value.code == "not_exported" and "pandas.get_dummies" in caught.value.remedy
+        assert caught.value.__cause__ is not None
+    with pytest.raises(cloister.BadInput, match="a model is made of no object\n.*estimator.*path.*bytes.*ModelProto"):
+        cloister.import_model(object())
+
+
+@pytest.mark.parametrize("classifier", [LogisticRegression(), GridSearchCV(LogisticRegression(), {"C": [1, 2]})])
+def test_labels_that_onnx_changes_are_refused(classifier):
+    X = StandardScaler().fit_transform(IRIS.data)
+    with pytest.raises(cloister.BadInput, match="class 1000000000000 becomes -727379968") as caught:
+        cloister.import_model(classifier.fit(X, IRIS.target.to_numpy() * 10**12), ranges=X)
+    assert caught.value.code == "changed_label"
+    bundle = cloister.import_model(classifier.fit(X, IRIS.target.to_numpy() * 1.0), ranges=X)
+    assert bundle.description.labels == (0, 1, 2)
+
+
+def test_ranges_may_be_a_frame_whose_columns_are_integers():
+    frame = pd.DataFrame(IRIS.data.to_numpy())
+    bundle = cloister.import_model(LogisticRegression(max_iter=5000).fit(frame, SPECIES), ranges=frame)
+    assert [feature.name for feature in bundle.description.features] == ["0", "1", "2", "3"]
+
+
+@pytest.mark.parametrize(
+    ("value", "code", "message"),
+    [(np.nan, "no_numbers", "'x3' is entirely NaN"), (np.inf, "not_finite", "'x3' has infinite values")],
+)
+def test_a_column_without_a_range_is_refused(value, code, message):
+    X = IRIS.data.to_numpy()
+    fitted = LogisticRegression(max_iter=5000).fit(X, SPECIES)
+    with pytest.raises(cloister.BadInput, match=message) as caught:
+        cloister.import_model(fitted, ranges=np.column_stack([X[:, :3], np.full(len(X), value)]))
+    assert caught.value.code == code
 
 
 def test_columns_may_lie_on_a_grid_and_have_the_names_of_a_frame():

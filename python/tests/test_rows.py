@@ -33,8 +33,19 @@ def test_columns_of_frames_are_found_by_name(model, X):
     with pytest.raises(cloister.BadInput, match="two columns are named 'sepal width"):
         model.predict(pd.concat([shuffled, shuffled[["sepal width (cm)"]]], axis=1))
     for texts in [shuffled.astype({NAMES[0]: str}), pl.DataFrame(X, schema=NAMES).cast({NAMES[0]: pl.String})]:
-        with pytest.raises(cloister.BadInput, match="column 'sepal length \\(cm\\)' is of type"):
+        with pytest.raises(cloister.BadInput, match="column 'sepal length \\(cm\\)' is of type") as caught:
             model.predict(texts)
+        assert caught.value.remedy.startswith("Text columns cannot be encrypted: encode them before")
+
+
+def test_columns_may_be_named_by_integers(model, X):
+    renamed = cloister._rows.matrix(pd.DataFrame(X)[[3, 1, 0, 2]], ["0", "1", "2", "3"])
+    assert (renamed == X).all()
+    with pytest.raises(cloister.BadInput, match="^the model's features have no names of the frame") as caught:
+        model.predict(pd.DataFrame(X))
+    assert caught.value.code == "wrong_columns" and caught.value.remedy.startswith("Pass X.to_numpy()")
+    with pytest.raises(cloister.BadInput, match="has no column"):
+        model.predict(pd.DataFrame(X[:, :3]))
 
 
 def test_missing_values_of_frames_are_missing_values(model, X):
@@ -95,3 +106,16 @@ def test_clipped_rows_are_answered_and_never_certain(model, X):
     inference = model.infer(rows, clip=True)
     assert not inference.certain[7] and inference.certain[:7].all()
     assert (rows == before).all(), "what was given stays as it is"
+
+
+def test_what_is_hidden_or_named_in_another_way_is_not_taken_as_it_lies(client):
+    class Table:
+        columns = ["a"]
+
+        def __dataframe__(self):
+            raise AssertionError
+
+    with pytest.raises(cloister.BadInput, match="masked"):
+        client.predict(np.ma.masked_array([[5.1, 3.5, 1.4, 0.2]], mask=[[True, False, False, False]]))
+    with pytest.raises(cloister.BadInput, match="to_pandas"):
+        client.predict(Table())

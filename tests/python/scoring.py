@@ -97,7 +97,7 @@ for case in cases:
 
 iris = numpy.array([[5.1, 3.5, 1.4, 0.2]])
 assert not client.is_model_ready("iris-logistic", "9") and not client.is_model_ready("nothing")
-refused("serves no model", "nothing", one_tensor(iris, "FP64", True))
+refused("no model", "nothing", one_tensor(iris, "FP64", True))
 refused("version", "iris-logistic", one_tensor(iris, "FP64", True), model_version="9")
 refused("the model has 4 columns", "iris-logistic", one_tensor(iris[:, :3].copy(), "FP64", True))
 refused("is outside", "iris-logistic", one_tensor(iris + 100, "FP64", True))

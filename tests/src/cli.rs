@@ -46,7 +46,9 @@ pub fn cloister_with(arguments: &[&str], environment: &[(&str, &str)]) -> Outcom
 pub fn command() -> Command {
     let mut command = Command::new(&*CLOISTER);
     let ours = env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("CLOISTER_"));
-    for name in ours.map(|(name, _)| name).chain(["AWS_PROFILE", "SSL_CERT_FILE", "CLICOLOR_FORCE"].map(Into::into)) {
+    for name in
+        ours.map(|(name, _)| name).chain(["AWS_PROFILE", "SSL_CERT_FILE", "CLICOLOR_FORCE", "CI"].map(Into::into))
+    {
         command.env_remove(name);
     }
     command.env("CLOISTER_CONFIG", "/dev/null");

@@ -166,8 +166,6 @@ fn a_way_of_a_higher_layer_drops_what_a_lower_one_has_for_another() {
     let file = home.write("endpoint = \"https://127.0.0.1:1\"\ntoken_file = \"token\"\n");
     let config = ("CLOISTER_CONFIG", file.as_str());
     assert_eq!(Home::settings(&[], &[config])["token_file"]["value"], token.as_str());
-    let other = Home::settings(&["https://127.0.0.1:2"], &[config]);
-    assert_eq!(other["token_file"]["value"], token.as_str(), "it is for any endpoint that is verified");
     for (arguments, environment) in [
         (&["--gateway", "http://127.0.0.1:2"][..], [config, ("CLOISTER_OBJECTS", "")]),
         (&[], [config, ("CLOISTER_GATEWAY", "http://127.0.0.1:2")]),
@@ -202,6 +200,24 @@ fn a_way_of_a_higher_layer_drops_what_a_lower_one_has_for_another() {
     let message = usage(&[], &[("CLOISTER_ENDPOINT", "h")]);
     assert!(message.contains("endpoint (from CLOISTER_ENDPOINT)"), "{message}");
     assert!(usage(&[], &[]).contains("no evaluator"));
+}
+
+/// Whoever has somebody try an endpoint of theirs, with a policy of theirs, does not get the token of another.
+#[test]
+fn a_token_does_not_follow_another_endpoint() {
+    let home = Home::new();
+    let file = home.write("endpoint = \"https://127.0.0.1:1\"\ntoken_file = \"token\"\n");
+    let config = ("CLOISTER_CONFIG", file.as_str());
+    let token = |arguments: &[&str], environment: &[(&str, &str)]| {
+        Home::settings(arguments, environment).get("token_file").map(|setting| setting["from"].clone())
+    };
+    assert_eq!(token(&[], &[config]), Some(file.as_str().into()));
+    assert_eq!(token(&["https://127.0.0.1:2"], &[config]), None);
+    assert_eq!(token(&[], &[config, ("CLOISTER_ENDPOINT", "https://127.0.0.1:2")]), None);
+    let environment = [config, ("CLOISTER_TOKEN_FILE", "other")];
+    assert_eq!(token(&[], &environment), Some("CLOISTER_TOKEN_FILE".into()), "above the endpoint it is meant for it");
+    assert_eq!(token(&["https://127.0.0.1:2"], &environment), None);
+    assert_eq!(token(&["https://127.0.0.1:2", "--token-file", "t"], &environment), Some("the command line".into()));
 }
 
 #[test]
@@ -448,7 +464,12 @@ fn colours_are_for_terminals() {
     let line = [&["'", CLOISTER.to_str().unwrap(), "' "].concat(), verify.join(" ").as_str()].concat();
     let terminal = |environment: &[(&str, &str)]| {
         let mut script = Command::new("script");
-        script.args(["-qec", &line, "/dev/null"]).env_remove("NO_COLOR").env("TERM", "xterm").stdin(Stdio::null());
+        script
+            .args(["-qec", &line, "/dev/null"])
+            .env_remove("NO_COLOR")
+            .env_remove("CI")
+            .env("TERM", "xterm")
+            .stdin(Stdio::null());
         script.env("CLOISTER_CONFIG", "/dev/null").envs(environment.iter().copied());
         script.output().ok().map(|output| String::from_utf8_lossy(&output.stdout).into_owned())
     };

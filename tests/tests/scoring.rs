@@ -162,6 +162,9 @@ async fn web_pages_are_not_served() {
     assert_eq!(ask(header::ORIGIN, "https://evil.example").await, 403);
     assert_eq!(ask(header::ORIGIN, "null").await, 403);
     assert_eq!(ask(header::HOST, "evil.example:8000").await, 403);
+    for (site, status) in [("cross-site", 403), ("same-site", 403), ("none", 200)] {
+        assert_eq!(ask(header::HeaderName::from_static("sec-fetch-site"), site).await, status, "{site}");
+    }
     assert_eq!(ask(header::HOST, "localhost:8000").await, 200);
 }
 
@@ -175,14 +178,43 @@ async fn bad_requests_are_told_what_is_wrong() {
     };
     for (request, status, needle) in [
         (tensor(&|tensor| tensor["shape"] = json!([2, 4])), 400, "has 12 values, its shape says 8"),
-        (tensor(&|tensor| tensor["shape"] = json!([12])), 400, "expected [rows, 4]"),
-        (tensor(&|tensor| tensor["shape"] = json!([4, 3])), 400, "the model has 4 columns"),
-        (tensor(&|tensor| tensor["shape"] = json!([u64::MAX, u64::MAX])), 400, "has 12 values"),
+        (tensor(&|tensor| tensor["shape"] = json!([12])), 400, "lists of another length"),
+        (
+            tensor(&|tensor| (tensor["shape"], tensor["data"]) = (json!([4]), json!([5.1, 3.5, 1.4, 0.2]))),
+            400,
+            "expected [rows, 4]",
+        ),
+        (
+            tensor(&|tensor| (tensor["shape"], tensor["data"]) = (json!([1, 3]), json!([5.1, 3.5, 1.4]))),
+            400,
+            "the model has 4 columns",
+        ),
+        (tensor(&|tensor| tensor["shape"] = json!([u64::MAX, 4])), 400, "has 12 values"),
         (tensor(&|tensor| (tensor["shape"], tensor["data"]) = (json!([0, 4]), json!([]))), 400, "it has no rows"),
         (tensor(&|tensor| tensor["datatype"] = json!("BYTES")), 400, "give FP64, FP32, INT64 or INT32"),
         (tensor(&|tensor| tensor["data"] = json!(["a"])), 400, "cannot be read"),
         (tensor(&|tensor| tensor["data"][0][0] = Value::Null), 400, "is not a number"),
         (tensor(&|tensor| tensor["data"][1][2] = json!(99)), 400, "row 1, column \\\"petal length (cm)\\\": 99"),
+        (
+            tensor(&|tensor| {
+                (tensor["shape"], tensor["data"]) = (json!([2, 4]), json!([[5, 3], [1, 0], [5, 3], [1, 0]]))
+            }),
+            400,
+            "lists of another length",
+        ),
+        (tensor(&|tensor| tensor["data"] = json!([[5, 3, 1, 0], [5, 3]])), 400, "lists of as many numbers each"),
+        (tensor(&|tensor| tensor["datatype"] = json!("INT32")), 400, "values that are no integers"),
+        (tensor(&|tensor| tensor["parameters"] = json!({"binary_data_size": 96})), 400, "in JSON and in binary"),
+        (
+            json!({"inputs": flowers()["inputs"], "outputs": vec![json!({"name": "logits"}); 100_000]}),
+            413,
+            "--max-body",
+        ),
+        (
+            json!({"inputs": flowers()["inputs"], "outputs": vec![json!({"name": "logits"}); 1000]}),
+            400,
+            "asked for twice",
+        ),
         (json!({"inputs": []}), 400, "the inputs are none"),
         (json!({"inputs": [flowers()["inputs"][0], flowers()["inputs"][0]]}), 400, "one tensor of shape [rows, 4]"),
         (json!({"id": "x".repeat(1000), "inputs": []}), 400, "the id has more than"),
@@ -192,6 +224,10 @@ async fn bad_requests_are_told_what_is_wrong() {
         let (found, answer) = scoring.infer(&request).await;
         assert!(found == status && answer.to_string().contains(needle), "{needle}: {found} {answer}");
     }
+    let mut clipped = tensor(&|tensor| tensor["data"][1][2] = json!(99));
+    clipped["parameters"] = json!({"clip": true});
+    let (status, answer) = scoring.infer(&clipped).await;
+    assert!(status == 200 && answer.to_string().contains("\"data\":[true,false,true]"), "{answer}");
     let (status, _) = scoring.get("/elsewhere").await;
     assert_eq!(status, 404);
     // Nothing of that keeps it from its work.
@@ -284,6 +320,45 @@ impl Scoring {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }
+}
+
+/// A request of more than a million rows is under way when the release is revoked: the rest of it is not sent. Nor is anything without a
+/// policy.
+#[tokio::test]
+async fn a_request_under_way_ends_with_the_policy_that_it_began_with() {
+    let scoring = Scoring::start(&["--connections", "2"]);
+    let rows = 1_500_000;
+    let data = [5.1f64, 3.5, 1.4, 0.2].map(f64::to_le_bytes).concat().repeat(rows);
+    let parameters = json!({"binary_data_size": data.len()});
+    let input = json!({"name": "X", "shape": [rows, 4], "datatype": "FP64", "parameters": parameters});
+    let header = json!({"inputs": [input]}).to_string();
+    let request = reqwest::Client::new()
+        .post(format!("{}/v2/models/iris/infer", scoring.url))
+        .header("inference-header-content-length", header.len())
+        .body([header.into_bytes(), data].concat());
+    let policy = scoring.world.policy_file();
+    let text = fs::read_to_string(&policy).unwrap();
+    let revoke = async {
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        let revoked = cloister(&["policy", "revoke", &policy.display().to_string(), "simulated", "--reason", "a test"]);
+        assert_eq!(revoked.exit, 0, "{}", revoked.stderr);
+        scoring.hang_up(|report| report["verified"] == false).await
+    };
+    let (answer, report) = tokio::join!(request.send(), revoke);
+    let answer = answer.unwrap();
+    assert_eq!(answer.status(), StatusCode::SERVICE_UNAVAILABLE);
+    assert!(answer.text().await.unwrap().contains("\"code\":\"closed\""));
+    // What was answered until then has left its receipts.
+    let pieces = scoring.report().await["evidence"].clone();
+    let receipts: u64 = pieces.as_array().unwrap().iter().map(|piece| piece["receipts"].as_u64().unwrap()).sum();
+    assert!(receipts > 0, "{pieces} {report}");
+
+    fs::write(&policy, "no policy").unwrap();
+    scoring.hang_up(|report| report["error"]["code"] != "release_revoked").await;
+    assert_eq!(scoring.get("/v2/health/ready").await.0, StatusCode::SERVICE_UNAVAILABLE);
+    fs::write(&policy, text).unwrap();
+    scoring.hang_up(|report| report["verified"] == true).await;
+    assert_eq!(scoring.infer(&flowers()).await.0, 200);
 }
 
 /// With `--json` the object is there as soon as requests are answered.

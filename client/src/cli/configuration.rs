@@ -1,8 +1,8 @@
 //! Settings that need not be written each time: from the environment, or from a file.
 //!
 //! The command line counts first, then the environment, then the file, then the default. The way to an evaluator is one setting,
-//! whichever of its three names it has: the first layer that names one decides it. A token is for an endpoint alone, and a place
-//! for objects for the other two, so those that a layer further down has for another kind of way are left where they are.
+//! whichever of its three names it has: the first layer that names one decides it. A token, which is for an endpoint alone, and a
+//! place for objects, which is for the other two, belong to it: those that a layer further down has are left where they are.
 //!
 //! The file is never looked for in the current directory: a folder that somebody sends could bring a policy of its own, and accept
 //! an evaluator of its own with it. And there is no setting that weakens what is verified: what must be proved, the policy says.
@@ -27,6 +27,7 @@ Configuration:
     CLOISTER_TOKEN_FILE    token_file    as --token-file, for an endpoint only
     CLOISTER_OBJECTS       objects       as --objects, never for an endpoint
     CLOISTER_CONNECTIONS   connections   as --connections
+  A token or objects from below where the way is named are not used for it.
   The file is $CLOISTER_CONFIG, else $XDG_CONFIG_HOME/cloister/config.toml, else
   ~/.config/cloister/config.toml. Paths in it are relative to it:
     endpoint = \"https://evaluator.example:8443\"
@@ -87,11 +88,10 @@ impl Settings {
 
     fn of(layers: &[(Source, EvaluatorArguments)]) -> Result<Self, Failure> {
         let way = way(layers)?;
-        let other_kind = |fits: fn(&Way) -> bool| way.as_ref().filter(|way| !fits(&way.value));
         let token_file = first(layers, "token_file", |layer| layer.token_file.clone());
-        let token_file = fitting(token_file, other_kind(|way| matches!(way, Way::Endpoint(_))))?;
+        let token_file = fitting(token_file, way.as_ref(), |way| matches!(way, Way::Endpoint(_)))?;
         let objects = first(layers, "objects", |layer| layer.objects.clone());
-        let objects = fitting(objects, other_kind(|way| !matches!(way, Way::Endpoint(_))))?;
+        let objects = fitting(objects, way.as_ref(), |way| !matches!(way, Way::Endpoint(_)))?;
         let policy = first(layers, "policy", |layer| layer.policy.clone());
         let connections = first(layers, "connections", |layer| layer.connections);
         if let Some(setting) = connections.as_ref().filter(|setting| !(1..=MAX_CONNECTIONS).contains(&setting.value)) {
@@ -195,13 +195,18 @@ fn first<T>(
     layers.iter().find_map(|(source, layer)| Some(Setting { value: of(layer)?, key, source: source.clone() }))
 }
 
-/// A setting that is not for a way of `other_kind`: left where it is if that way stands above it, and otherwise a mistake.
-fn fitting<T>(setting: Option<Setting<T>>, other_kind: Option<&Setting<Way>>) -> Result<Option<Setting<T>>, Failure> {
-    match (setting, other_kind) {
-        (Some(setting), Some(way)) if setting.source <= way.source => {
+/// A setting that belongs to the way. One that stands below it is left where it is, for it was meant for another: a token must not
+/// go to whatever endpoint somebody suggests. One beside or above a way that it is not for is a mistake.
+fn fitting<T>(
+    setting: Option<Setting<T>>,
+    way: Option<&Setting<Way>>,
+    fits: fn(&Way) -> bool,
+) -> Result<Option<Setting<T>>, Failure> {
+    match (setting, way) {
+        (Some(setting), Some(way)) if setting.source > way.source => Ok(None),
+        (Some(setting), Some(way)) if !fits(&way.value) => {
             Err(Failure::usage(format!("{setting} is not for {way}: leave one of them out")))
         }
-        (Some(_), Some(_)) => Ok(None),
         (setting, _) => Ok(setting),
     }
 }

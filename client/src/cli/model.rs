@@ -72,7 +72,8 @@ const IMPORT_EXAMPLES: &str = "\
 Examples:
   cloister model import iris.onnx --out iris.cloister
   cloister model import iris.onnx --out iris.cloister --ranges iris.csv --precision 1e-4
-  cloister model import iris.onnx --out iris.cloister --ranges iris.csv --model-privacy 2^-20 --budget 100000";
+  cloister model import iris.onnx --out iris.cloister --ranges iris.csv \\
+      --model-privacy 2^-20 --budget 100000";
 
 const INSPECT_EXAMPLES: &str = "\
 Examples:

@@ -27,7 +27,8 @@ pub(crate) struct Token {
 const EXAMPLES: &str = "\
 Examples:
   cloister token token.txt
-  cloister infer https://evaluator.example:8443 --policy policy.toml --token-file token.txt --model iris --in rows.csv";
+  cloister infer https://evaluator.example:8443 --policy policy.toml --token-file token.txt \\
+      --model iris --in rows.csv";
 
 impl Token {
     pub(crate) fn run(&self, output: &mut Output) -> Result<(), Failure> {

@@ -44,6 +44,9 @@ pub(super) struct Wish {
     pub(super) distance: Option<f64>,
 }
 
+/// Logits are published in so many decimals at most that a finer precision would be none.
+const FINEST: f64 = 1e-9;
+
 impl Plan {
     /// The cheapest plan that fulfils the wish.
     pub(super) fn new(folded: &FoldedModel, features: &[Feature], wish: Wish) -> Result<Self, ImportError> {
@@ -53,7 +56,8 @@ impl Plan {
         if wish.distance.is_some_and(|distance| !(distance > 0.0 && distance < 1.0)) {
             return Err(ImportError::NoDistance { distance: wish.distance.unwrap_or_default() });
         }
-        Planner { folded, features, wish }.best().ok_or_else(|| refusal(folded, features, wish))
+        let plan = (wish.precision >= FINEST).then(|| Planner { folded, features, wish }.best()).flatten();
+        plan.ok_or_else(|| refusal(folded, features, wish))
     }
 }
 
@@ -68,7 +72,7 @@ fn refusal(folded: &FoldedModel, features: &[Feature], wish: Wish) -> ImportErro
         return ImportError::Distance { asked: distance, reachable };
     }
     let steps = (-6..=MAX_DECIMALS as i32).rev().flat_map(|k| [1.0, 2.0, 5.0].map(|digit| digit / 10_f64.powi(k)));
-    let coarser = steps.filter(|&precision| precision > wish.precision.max(floor(folded)));
+    let coarser = steps.filter(|&precision| precision >= FINEST && precision > wish.precision.max(floor(folded)));
     let reachable = coarser.into_iter().find(|&precision| found(Wish { precision, ..without }));
     ImportError::Precision { asked: wish.precision, export: folded.errors.export, reachable }
 }

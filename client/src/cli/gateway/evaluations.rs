@@ -36,7 +36,7 @@ const MAX_EVIDENCE: usize = 64 << 20;
 #[derive(Debug)]
 pub(super) struct Evaluations {
     pub(super) arguments: Gateway,
-    connections: usize,
+    settings: Settings,
     places: Semaphore,
     backing: Mutex<Backing>,
     seen: Mutex<Seen>,
@@ -74,14 +74,14 @@ struct Ended {
 impl Evaluations {
     pub(super) fn new(
         arguments: Gateway,
-        settings: &Settings,
+        settings: Settings,
         evaluator: Evaluator,
         verified: &AttestedConnection,
     ) -> Self {
         let files = EvidenceFiles::new(arguments.evidence.as_deref(), true);
         Self {
             arguments,
-            connections: settings.connections(),
+            settings,
             places: Semaphore::new(MAX_REQUESTS),
             backing: Mutex::new(Backing { evaluator: Arc::new(evaluator), pools: HashMap::new() }),
             seen: Mutex::new(Seen::verified(verified)),
@@ -101,20 +101,21 @@ impl Evaluations {
 
     /// Connections to a model, the first of which is open.
     pub(super) async fn model(&self, name: &str) -> Result<Pool, Error> {
-        let evaluator = {
-            let backing = locked(&self.backing);
-            match backing.pools.get(name) {
-                Some(pool) => return Ok(pool.clone()),
-                None => backing.evaluator.clone(),
+        loop {
+            let evaluator = {
+                let backing = locked(&self.backing);
+                match backing.pools.get(name) {
+                    Some(pool) => return Ok(pool.clone()),
+                    None => backing.evaluator.clone(),
+                }
+            };
+            let connection = self.connect(&evaluator).await?;
+            let pool = Pool::start(evaluator.clone(), connection, name, self.settings.connections()).await?;
+            let mut backing = locked(&self.backing);
+            // What was opened by a policy that has changed meanwhile is not used.
+            if Arc::ptr_eq(&evaluator, &backing.evaluator) {
+                return Ok(backing.pools.entry(name.to_owned()).or_insert(pool).clone());
             }
-        };
-        let connection = self.connect(&evaluator).await?;
-        let pool = Pool::start(evaluator.clone(), connection, name, self.connections).await?;
-        let mut backing = locked(&self.backing);
-        // What was opened by a policy that has changed meanwhile is for this once.
-        match Arc::ptr_eq(&evaluator, &backing.evaluator) {
-            true => Ok(backing.pools.entry(name.to_owned()).or_insert(pool).clone()),
-            false => Ok(pool),
         }
     }
 
@@ -156,11 +157,27 @@ impl Evaluations {
 
     /// Reads the policy anew, and verifies by it.
     async fn verify(self: &Arc<Self>) -> Result<(), Failure> {
-        let evaluator = Arc::new(self.arguments.evaluator.settings()?.evaluator()?);
-        let outdated = locked(&self.backing).replace(&evaluator);
-        self.retire(outdated);
+        let evaluator = self.reread().inspect_err(|failure| *locked(&self.seen) = Seen::failed(failure))?;
         self.connect(&evaluator).await?;
         Ok(())
+    }
+
+    /// The evaluator under the policy of now; what another policy has opened is not used any more.
+    fn reread(self: &Arc<Self>) -> Result<Arc<Evaluator>, Failure> {
+        let policy = self.settings.policy()?;
+        let current = locked(&self.backing).evaluator.clone();
+        if current.policy().digest() == policy.digest() {
+            return Ok(current);
+        }
+        remark("the policy has changed: connecting anew");
+        let evaluator = Arc::new(self.settings.evaluator()?);
+        let outdated = {
+            let mut backing = locked(&self.backing);
+            backing.evaluator = evaluator.clone();
+            backing.pools.drain().collect()
+        };
+        self.retire(outdated);
+        Ok(evaluator)
     }
 
     /// Connects, and notes what the verification found.
@@ -168,7 +185,7 @@ impl Evaluations {
         let connection = evaluator.connect().await;
         *locked(&self.seen) = match &connection {
             Ok(connection) => Seen::verified(connection),
-            Err(error) => Seen::failed(error),
+            Err(error) => Seen::failed(&Failure::new(0, error.code(), error.to_string(), error.remedy())),
         };
         connection
     }
@@ -206,18 +223,6 @@ impl Evaluations {
     }
 }
 
-impl Backing {
-    /// Puts an evaluator of another policy in place; what was opened by the last one.
-    fn replace(&mut self, evaluator: &Arc<Evaluator>) -> Vec<(String, Pool)> {
-        if self.evaluator.policy().digest() == evaluator.policy().digest() {
-            return Vec::new();
-        }
-        remark("the policy has changed: connecting anew");
-        self.evaluator = evaluator.clone();
-        self.pools.drain().collect()
-    }
-}
-
 impl Seen {
     fn verified(connection: &AttestedConnection) -> Self {
         let enclave = connection.enclave();
@@ -238,11 +243,11 @@ impl Seen {
         Self { simulated: enclave.simulated(), models, report, verified: true }
     }
 
-    fn failed(error: &Error) -> Self {
+    fn failed(Failure { code, message, remedy, .. }: &Failure) -> Self {
         let report = json!({
             "verified": false,
             "at": Timestamp::now().to_string(),
-            "error": {"code": error.code(), "message": error.to_string(), "remedy": error.remedy()},
+            "error": {"code": code, "message": message, "remedy": remedy},
         });
         Self { simulated: false, models: Vec::new(), report, verified: false }
     }

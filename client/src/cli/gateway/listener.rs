@@ -3,7 +3,7 @@
 use std::{
     fmt, fs, io,
     net::SocketAddr,
-    os::unix::fs::{FileTypeExt, PermissionsExt},
+    os::unix::fs::{DirBuilderExt, FileTypeExt, PermissionsExt},
     path::{Path, PathBuf},
     str::FromStr,
     time::Duration,
@@ -171,7 +171,8 @@ impl Drop for Listener {
     }
 }
 
-/// A unix socket that only its user may open: it has no name until that is so. One that nobody listens to any more makes room.
+/// A unix socket that only its user may open: until that is so it lies in a folder of theirs. One that nobody listens to any more
+/// makes room.
 fn private(path: &Path) -> io::Result<UnixListener> {
     let is_socket = fs::symlink_metadata(path).is_ok_and(|metadata| metadata.file_type().is_socket());
     if is_socket && std::os::unix::net::UnixStream::connect(path).is_err() {
@@ -180,11 +181,18 @@ fn private(path: &Path) -> io::Result<UnixListener> {
     if path.exists() {
         return Err(io::ErrorKind::AddrInUse.into());
     }
-    let mut unnamed = path.as_os_str().to_owned();
-    unnamed.push(format!(".{}", std::process::id()));
-    let listener = UnixListener::bind(&unnamed)?;
-    fs::set_permissions(&unnamed, fs::Permissions::from_mode(0o600))?;
-    fs::rename(&unnamed, path)?;
+    let mut folder = path.as_os_str().to_owned();
+    folder.push(format!(".{}", std::process::id()));
+    fs::DirBuilder::new().mode(0o700).create(&folder)?;
+    let named = name(path, &Path::new(&folder).join("s"));
+    let _ = fs::remove_dir_all(&folder);
+    named
+}
+
+fn name(path: &Path, draft: &Path) -> io::Result<UnixListener> {
+    let listener = UnixListener::bind(draft)?;
+    fs::set_permissions(draft, fs::Permissions::from_mode(0o600))?;
+    fs::rename(draft, path)?;
     Ok(listener)
 }
 

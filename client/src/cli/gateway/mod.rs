@@ -54,9 +54,11 @@ pub(crate) struct Gateway {
 const EXAMPLES: &str = "\
 Examples:
   cloister gateway https://evaluator.example:8443 --policy policy.toml
-  cloister gateway https://evaluator.example:8443 --policy policy.toml --listen unix:/run/user/1000/cloister.sock
+  cloister gateway https://evaluator.example:8443 --policy policy.toml \\
+      --listen unix:/run/user/1000/cloister.sock
   curl http://127.0.0.1:8000/v2/models/iris/infer \\
-      -d '{\"inputs\": [{\"name\": \"X\", \"shape\": [1, 4], \"datatype\": \"FP64\", \"data\": [5.1, 3.5, 1.4, 0.2]}]}'
+      -d '{\"inputs\": [{\"name\": \"X\", \"shape\": [1, 4], \"datatype\": \"FP64\", 
+           \"data\": [5.1, 3.5, 1.4, 0.2]}]}'
   curl http://127.0.0.1:8000/v1/evidence";
 
 /// From one verification to the next.
@@ -82,7 +84,7 @@ impl Gateway {
         if reach == Reach::Network {
             output.note(IN_THE_CLEAR);
         }
-        let evaluations = Evaluations::new(self, &settings, evaluator, &verified);
+        let evaluations = Evaluations::new(self, settings, evaluator, &verified);
         drop(verified);
         let url = listener.url();
         output.line(format!("listening on {url}"));

@@ -50,10 +50,11 @@ impl From<Error> for Refusal {
             // The token is ours, not of who asks.
             Error::Refused { code: ErrorCode::Unauthorized, .. } => StatusCode::BAD_GATEWAY,
             Error::Refused { code, .. } => StatusCode::from_u16(code.status()).unwrap_or(StatusCode::BAD_GATEWAY),
-            Error::Unreachable { .. } | Error::ConnectionLost { .. } => StatusCode::SERVICE_UNAVAILABLE,
+            Error::Unreachable { .. } | Error::ConnectionLost { .. } | Error::Closed => StatusCode::SERVICE_UNAVAILABLE,
             _ => StatusCode::BAD_GATEWAY,
         };
-        let retry_after = error.retry_after().map(|wait| wait.as_secs().max(1));
+        let closed = matches!(error, Error::Closed).then_some(1);
+        let retry_after = error.retry_after().map(|wait| wait.as_secs().max(1)).or(closed);
         Self { status, code: error.code(), error: format!("{error}. {}", error.remedy()), retry_after }
     }
 }

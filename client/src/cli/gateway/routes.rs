@@ -17,9 +17,10 @@ use axum::{
 use cloister_client::{Pool, Prediction};
 use cloister_wire::{HEADER_LENGTH, error::ErrorCode, limits::REQUEST_DEADLINE, oip::ServerMetadata, paths};
 use serde_json::{Value, json};
-use tokio::time::timeout;
+use tokio::{sync::SemaphorePermit, time::timeout};
 
 use super::{
+    super::output::foreign,
     evaluations::Evaluations,
     listener::Reach,
     refusal::Refusal,
@@ -58,11 +59,17 @@ pub(super) fn app(evaluations: Arc<Evaluations>, reach: Reach) -> Router {
         .with_state(evaluations)
 }
 
-/// A web page must not use a browser on this machine to ask: what it sends has an `Origin`, and what it makes of a name of its own
+/// A web page must not use a browser on this machine to ask: what it sends has an `Origin` or, if it only fetches, a
+/// `Sec-Fetch-Site`; and what it makes of a name of its own
 /// that leads here (DNS rebinding) has that name as `Host`.
 async fn from_here(reach: Reach, request: Request, next: Next) -> Response {
     if request.headers().contains_key(ORIGIN) {
         return Refusal::forbidden("requests of web pages are not served: they have an Origin").into_response();
+    }
+    let site = request.headers().get("sec-fetch-site");
+    if site.is_some_and(|site| site != "none" && site != "same-origin") {
+        return Refusal::forbidden("requests of web pages are not served: a browser says that it comes from one")
+            .into_response();
     }
     let host = request.headers().get(HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
     if reach == Reach::Machine && !is_loopback(host) {
@@ -125,6 +132,16 @@ struct ModelPath {
 
 /// Connections to the model of that name: the version whose digest the policy has.
 async fn find(evaluations: &Evaluations, path: &ModelPath) -> Result<Pool, Refusal> {
+    let seen = evaluations.seen();
+    // Not every name is worth a connection.
+    if seen.verified && !seen.models.iter().any(|model| model.name == path.model) {
+        let names: Vec<String> = seen.models.iter().map(|model| foreign(&model.name)).collect();
+        let (asked, names) = (foreign(&path.model), names.join(", "));
+        return Err(Refusal::new(
+            ErrorCode::UnknownModel,
+            format!("no model {asked:?} is accepted here; there are: {names}"),
+        ));
+    }
     let pool = evaluations.model(&path.model).await?;
     match &path.version {
         Some(version) if *version != pool.model().version => Err(Refusal::new(
@@ -136,6 +153,7 @@ async fn find(evaluations: &Evaluations, path: &ModelPath) -> Result<Pool, Refus
 }
 
 async fn model(State(evaluations): Shared, Path(path): Model) -> Result<Json<Value>, Refusal> {
+    let _place = place(&evaluations)?;
     let pool = find(&evaluations, &path).await?;
     let (inputs, outputs) = tensors::metadata(pool.description());
     let features = pool.description().features().iter();
@@ -157,8 +175,14 @@ async fn model(State(evaluations): Shared, Path(path): Model) -> Result<Json<Val
 }
 
 async fn model_ready(State(evaluations): Shared, Path(path): Model) -> Result<Json<Value>, Refusal> {
+    let _place = place(&evaluations)?;
     find(&evaluations, &path).await?;
     Ok(Json(json!({"name": path.model, "ready": true})))
+}
+
+fn place(evaluations: &Evaluations) -> Result<SemaphorePermit<'_>, Refusal> {
+    let busy = || Refusal::new(ErrorCode::Busy, "too many requests wait: ask again later").after(1);
+    evaluations.place().ok_or_else(busy)
 }
 
 async fn infer(
@@ -167,8 +191,7 @@ async fn infer(
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, Refusal> {
-    let busy = || Refusal::new(ErrorCode::Busy, "too many requests wait: ask again later").after(1);
-    let _place = evaluations.place().ok_or_else(busy)?;
+    let _place = place(&evaluations)?;
     if headers.contains_key(CONTENT_ENCODING) {
         return Err(Refusal::new(ErrorCode::UnsupportedMediaType, "compressed bodies are not read: send it as it is"));
     }
@@ -177,8 +200,12 @@ async fn infer(
     let pool = find(&evaluations, &path).await?;
     let mut request = InferRequest::parse(header_length, &body, pool.description())?;
     drop(body);
-    let answers = evaluations.infer(&pool, std::mem::take(&mut request.rows)).await?;
-    let predictions: Vec<Prediction> = answers.into_iter().flat_map(|answer| answer.predictions).collect();
+    let mut rows = std::mem::take(&mut request.rows);
+    let moved: Vec<bool> = rows.iter_mut().map(|row| request.clip && pool.description().clip(row)).collect();
+    let answers = evaluations.infer(&pool, rows).await?;
+    let mut predictions: Vec<Prediction> = answers.into_iter().flat_map(|answer| answer.predictions).collect();
+    // The label of what was sent says nothing certain about what was asked.
+    predictions.iter_mut().zip(moved).for_each(|(prediction, moved)| prediction.certain &= !moved);
     let model = pool.model();
     let (header_length, answer) = request.answer((&model.name, &model.version), &predictions);
     let content_type = if header_length.is_some() { "application/octet-stream" } else { "application/json" };

@@ -5,7 +5,7 @@ use std::{borrow::Cow, fmt};
 use cloister_client::{Description, Label, Prediction};
 use serde::{
     Deserialize, Deserializer,
-    de::{Error, SeqAccess, Visitor},
+    de::{Error, SeqAccess, Unexpected, Visitor},
 };
 use serde_json::{Value, json};
 
@@ -28,6 +28,8 @@ const MAX_ID_BYTES: usize = 256;
 pub(super) struct InferRequest {
     id: Option<String>,
     pub(super) rows: Vec<Vec<f64>>,
+    /// Whether values are moved to the edges of their ranges.
+    pub(super) clip: bool,
     outputs: Vec<Requested>,
 }
 
@@ -62,8 +64,14 @@ pub(super) enum TensorError {
     Inputs { found: String, columns: usize, names: String },
     #[error("there is no output {name:?} of this model: {known}")]
     Output { name: String, known: String },
+    #[error("output {0:?} is asked for twice")]
+    Repeated(&'static str),
     #[error("{0:?} of an output is not done here: ask for probabilities")]
     Parameter(&'static str),
+    #[error("tensor {tensor:?} has its values twice: in JSON and in binary")]
+    Twice { tensor: String },
+    #[error("tensor {tensor:?} has datatype {datatype}, and values that are no integers")]
+    Fraction { tensor: String, datatype: String },
 }
 
 impl InferRequest {
@@ -86,7 +94,7 @@ impl InferRequest {
             return Err(TensorError::Trailing);
         }
         let outputs = requested(&header.outputs, header.parameters.binary_data_output, description)?;
-        Ok(Self { id: header.id, rows: rows(inputs, description)?, outputs })
+        Ok(Self { id: header.id, rows: rows(inputs, description)?, clip: header.parameters.clip, outputs })
     }
 
     /// The answer, and how long its JSON header is if tensors follow.
@@ -166,7 +174,14 @@ fn requested(
         let unknown = || TensorError::Output { name: foreign(name), known: known.join(", ") };
         Ok(Requested { name: same.ok_or_else(unknown)?, binary: parameters.binary_data.unwrap_or(binary) })
     };
-    asked.iter().map(find).collect()
+    let outputs = asked.iter().map(find).collect::<Result<Vec<_>, _>>()?;
+    for (index, Requested { name, .. }) in outputs.iter().enumerate() {
+        // There are four of them, so that this ends soon.
+        if outputs[..index].iter().any(|earlier| earlier.name == *name) {
+            return Err(TensorError::Repeated(name));
+        }
+    }
+    Ok(outputs)
 }
 
 /// Rows of features, in the order of the model's columns.
@@ -247,6 +262,8 @@ struct RequestHeader<'a> {
 struct RequestParameters {
     #[serde(default)]
     binary_data_output: bool,
+    #[serde(default)]
+    clip: bool,
 }
 
 #[derive(Deserialize)]
@@ -285,7 +302,7 @@ impl TensorHeader<'_> {
     fn read(self, tensors: &mut &[u8]) -> Result<Input, TensorError> {
         let Self { name, datatype, shape, parameters, data } = self;
         let (tensor, expected) = (|| foreign(&name), shape.iter().copied().fold(1, u64::saturating_mul));
-        let number: fn(&[u8]) -> Vec<f64> = match &*datatype {
+        let number: fn(&[u8]) -> Option<Vec<f64>> = match &*datatype {
             "FP64" => |bytes| values(bytes, f64::from_le_bytes),
             "FP32" => |bytes| values(bytes, |bytes| f32::from_le_bytes(bytes).into()),
             "INT64" => |bytes| values(bytes, |bytes| i64::from_le_bytes(bytes) as f64),
@@ -293,11 +310,21 @@ impl TensorHeader<'_> {
             other => return Err(TensorError::Datatype { tensor: tensor(), datatype: foreign(other) }),
         };
         let values = match (data, parameters.binary_data_size) {
-            (Some(Numbers(values)), _) => values,
+            (Some(_), Some(_)) => return Err(TensorError::Twice { tensor: tensor() }),
+            (Some(Numbers { values, width }), None) => {
+                if width.is_some_and(|width| shape.last() != Some(&(width as u64))) {
+                    let expected = "lists of another length are in it".to_owned();
+                    return Err(TensorError::Shape { tensor: tensor(), shape, expected });
+                }
+                if datatype.starts_with("INT") && values.iter().any(|value| value.fract() != 0.0) {
+                    return Err(TensorError::Fraction { tensor: tensor(), datatype: datatype.into_owned() });
+                }
+                values
+            }
             (None, Some(size)) => {
                 let (bytes, rest) = tensors.split_at_checked(size).ok_or(TensorError::Truncated)?;
                 *tensors = rest;
-                number(bytes)
+                number(bytes).ok_or(TensorError::Truncated)?
             }
             (None, None) => Vec::new(),
         };
@@ -308,61 +335,59 @@ impl TensorHeader<'_> {
     }
 }
 
-/// Little-endian numbers; what is left over at the end is none.
-fn values<const N: usize>(bytes: &[u8], number: impl Fn([u8; N]) -> f64) -> Vec<f64> {
-    bytes.as_chunks().0.iter().map(|bytes| number(*bytes)).collect()
+/// Little-endian numbers, if nothing is left over at the end.
+fn values<const N: usize>(bytes: &[u8], number: impl Fn([u8; N]) -> f64) -> Option<Vec<f64>> {
+    let (chunks, rest) = bytes.as_chunks();
+    rest.is_empty().then(|| chunks.iter().map(|bytes| number(*bytes)).collect())
 }
 
-/// Numbers in row-major order, flat or in lists of lists. `null` is a value that is missing.
-#[derive(Debug)]
-struct Numbers(Vec<f64>);
+/// Numbers in row-major order, flat or in lists of the same `width`. `null` is a value that is missing.
+#[derive(Debug, Default)]
+struct Numbers {
+    values: Vec<f64>,
+    width: Option<usize>,
+}
 
 impl<'de> Deserialize<'de> for Numbers {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Lists<'a>(&'a mut Vec<f64>);
-
-        impl<'de> Visitor<'de> for Lists<'_> {
-            type Value = ();
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("numbers, flat or in lists of lists")
-            }
-
-            fn visit_seq<A: SeqAccess<'de>>(self, mut sequence: A) -> Result<(), A::Error> {
-                while sequence.next_element_seed(Lists(&mut *self.0))?.is_some() {}
-                Ok(())
-            }
-
-            fn visit_f64<E: Error>(self, value: f64) -> Result<(), E> {
-                self.0.push(value);
-                Ok(())
-            }
-
-            fn visit_i64<E: Error>(self, value: i64) -> Result<(), E> {
-                self.visit_f64(value as f64)
-            }
-
-            fn visit_u64<E: Error>(self, value: u64) -> Result<(), E> {
-                self.visit_f64(value as f64)
-            }
-
-            fn visit_unit<E: Error>(self) -> Result<(), E> {
-                self.visit_f64(f64::NAN)
-            }
-        }
-
-        impl<'de> serde::de::DeserializeSeed<'de> for Lists<'_> {
-            type Value = ();
-
-            fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
-                deserializer.deserialize_any(self)
-            }
-        }
-
-        let mut values = Vec::new();
-        deserializer.deserialize_seq(Lists(&mut values))?;
-        Ok(Self(values))
+        deserializer.deserialize_seq(Self::default())
     }
+}
+
+impl<'de> Visitor<'de> for Numbers {
+    type Value = Self;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("numbers, or lists of as many numbers each")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(mut self, mut sequence: A) -> Result<Self, A::Error> {
+        let mut is_first = true;
+        while let Some(element) = sequence.next_element()? {
+            let width = match element {
+                Element::Number(value) => {
+                    self.values.push(value.unwrap_or(f64::NAN));
+                    None
+                }
+                Element::List(values) => {
+                    self.values.extend(values.iter().map(|value| value.unwrap_or(f64::NAN)));
+                    Some(values.len())
+                }
+            };
+            if !is_first && width != self.width {
+                return Err(A::Error::invalid_type(Unexpected::Seq, &self));
+            }
+            (is_first, self.width) = (false, width);
+        }
+        Ok(self)
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Element {
+    Number(Option<f64>),
+    List(Vec<Option<f64>>),
 }
 
 /// The values of an output.

@@ -88,7 +88,8 @@ Examples:
   cloister infer https://evaluator.example:8443 --policy policy.toml --model iris --in rows.csv \\
       --out predictions.csv --evidence evidence.cbor --connections 4 --resume
   cloister infer --sagemaker iris-endpoint --policy policy.toml --model iris --in rows.csv
-  cat rows.csv | cloister infer https://evaluator.example:8443 --policy policy.toml --model iris --in -";
+  cat rows.csv | \\
+      cloister infer https://evaluator.example:8443 --policy policy.toml --model iris --in -";
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum Format {

@@ -34,7 +34,8 @@ Examples:
   cloister policy add policy.toml --measurements measurements.json --name 1.2.0
   cloister policy add policy.toml --model iris.cloister
   nitro-cli describe-eif --eif-path image.eif > image.json
-  cloister policy add policy.toml --measurements image.json --name 1.2.0 --not-after 2027-01-31T00:00:00Z";
+  cloister policy add policy.toml --measurements image.json --name 1.2.0 \\
+      --not-after 2027-01-31T00:00:00Z";
 
 impl Add {
     pub(super) fn run(&self, output: &mut Output) -> Result<(), Failure> {
