@@ -2,7 +2,6 @@
 
 use std::{
     collections::{HashMap, VecDeque},
-    future::pending,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -11,7 +10,7 @@ use cloister_attestation::{Evidence, ManifestModel, Timestamp};
 use cloister_client::{Answer, AttestedConnection, Error, ErrorKind, Evaluator, Pool};
 use serde_json::{Value, json};
 use tokio::{
-    signal::unix::{SignalKind, signal},
+    signal::unix::Signal,
     sync::{Semaphore, SemaphorePermit},
     time::timeout,
 };
@@ -139,16 +138,9 @@ impl Evaluations {
     }
 
     /// Verifies now and then, and when SIGHUP asks for it.
-    pub(super) async fn verify_for_ever(self: Arc<Self>, every: Duration) {
-        let mut asked = signal(SignalKind::hangup()).ok();
+    pub(super) async fn verify_for_ever(self: Arc<Self>, every: Duration, mut asked: Signal) {
         loop {
-            let asked = async {
-                match &mut asked {
-                    Some(asked) => drop(asked.recv().await),
-                    None => pending().await,
-                }
-            };
-            let _ = timeout(every, asked).await;
+            let _ = timeout(every, asked.recv()).await;
             if let Err(failure) = self.verify().await {
                 remark(format!("{}; {}", failure.message, failure.remedy));
             }

@@ -19,7 +19,6 @@ use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpListener, UnixListener},
     select,
-    signal::unix::{SignalKind, signal},
     time::{sleep, timeout},
 };
 use tower_service::Service;
@@ -120,10 +119,9 @@ impl Listener {
         }
     }
 
-    /// Serves until SIGINT or SIGTERM, and then what is under way.
-    pub(super) async fn serve(self, app: Router) {
+    /// Serves until `end`, and then what is under way.
+    pub(super) async fn serve(self, app: Router, end: impl Future<Output = ()>) {
         let graceful = GracefulShutdown::new();
-        let end = ended();
         tokio::pin!(end);
         loop {
             let stream = select! {
@@ -194,20 +192,6 @@ fn name(path: &Path, draft: &Path) -> io::Result<UnixListener> {
     fs::set_permissions(draft, fs::Permissions::from_mode(0o600))?;
     fs::rename(draft, path)?;
     Ok(listener)
-}
-
-/// Waits until the end is asked for.
-async fn ended() {
-    let terminate = async {
-        match signal(SignalKind::terminate()) {
-            Ok(mut signal) => drop(signal.recv().await),
-            Err(_) => std::future::pending().await,
-        }
-    };
-    select! {
-        () = terminate => {}
-        Ok(()) = tokio::signal::ctrl_c() => {}
-    }
 }
 
 #[cfg(test)]

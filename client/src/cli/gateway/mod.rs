@@ -6,9 +6,13 @@ mod refusal;
 mod routes;
 mod tensors;
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{io, path::PathBuf, sync::Arc, time::Duration};
 
 use clap::Args;
+use tokio::{
+    select,
+    signal::unix::{Signal, SignalKind, signal},
+};
 
 use self::{
     evaluations::Evaluations,
@@ -84,6 +88,8 @@ impl Gateway {
         if reach == Reach::Network {
             output.note(IN_THE_CLEAR);
         }
+        // From when it says that it listens, signals mean what they should.
+        let signals = Signals::heard().map_err(|error| Failure::internal(&error))?;
         let evaluations = Evaluations::new(self, settings, evaluator, &verified);
         drop(verified);
         let url = listener.url();
@@ -92,11 +98,35 @@ impl Gateway {
         output.write_object();
 
         let evaluations = Arc::new(evaluations);
-        let verifying = tokio::spawn(evaluations.clone().verify_for_ever(VERIFY_EVERY));
-        listener.serve(routes::app(evaluations.clone(), reach)).await;
+        let verifying = tokio::spawn(evaluations.clone().verify_for_ever(VERIFY_EVERY, signals.hangup));
+        listener.serve(routes::app(evaluations.clone(), reach), ended(signals.terminate, signals.interrupt)).await;
         verifying.abort();
         evaluations.close().await;
         Ok(())
+    }
+}
+
+/// What operators ask for.
+struct Signals {
+    hangup: Signal,
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn heard() -> io::Result<Self> {
+        Ok(Self {
+            hangup: signal(SignalKind::hangup())?,
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+        })
+    }
+}
+
+async fn ended(mut terminate: Signal, mut interrupt: Signal) {
+    select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
     }
 }
 
