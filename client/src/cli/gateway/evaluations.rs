@@ -149,7 +149,9 @@ impl Evaluations {
 
     /// Reads the policy anew, and verifies by it.
     async fn verify(self: &Arc<Self>) -> Result<(), Failure> {
-        let evaluator = self.reread().inspect_err(|failure| *locked(&self.seen) = Seen::failed(failure))?;
+        let evaluator = self.reread().inspect_err(|Failure { code, message, remedy, .. }| {
+            *locked(&self.seen) = Seen::failed(code, message, remedy);
+        })?;
         self.connect(&evaluator).await?;
         Ok(())
     }
@@ -172,13 +174,16 @@ impl Evaluations {
         Ok(evaluator)
     }
 
-    /// Connects, and notes what the verification found.
-    async fn connect(&self, evaluator: &Evaluator) -> Result<AttestedConnection, Error> {
+    /// Connects, and notes what the verification found, if it was by the policy of now.
+    async fn connect(&self, evaluator: &Arc<Evaluator>) -> Result<AttestedConnection, Error> {
         let connection = evaluator.connect().await;
-        *locked(&self.seen) = match &connection {
+        let seen = match &connection {
             Ok(connection) => Seen::verified(connection),
-            Err(error) => Seen::failed(&Failure::new(0, error.code(), error.to_string(), error.remedy())),
+            Err(error) => Seen::failed(error.code(), &error.to_string(), &error.remedy()),
         };
+        if Arc::ptr_eq(evaluator, &locked(&self.backing).evaluator) {
+            *locked(&self.seen) = seen;
+        }
         connection
     }
 
@@ -235,7 +240,7 @@ impl Seen {
         Self { simulated: enclave.simulated(), models, report, verified: true }
     }
 
-    fn failed(Failure { code, message, remedy, .. }: &Failure) -> Self {
+    fn failed(code: &str, message: &str, remedy: &str) -> Self {
         let report = json!({
             "verified": false,
             "at": Timestamp::now().to_string(),
