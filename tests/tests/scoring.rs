@@ -339,19 +339,19 @@ async fn a_request_under_way_ends_with_the_policy_that_it_began_with() {
     let policy = scoring.world.policy_file();
     let text = fs::read_to_string(&policy).unwrap();
     let revoke = async {
-        tokio::time::sleep(Duration::from_millis(500)).await;
+        tokio::time::sleep(Duration::from_millis(800)).await;
         let revoked = cloister(&["policy", "revoke", &policy.display().to_string(), "simulated", "--reason", "a test"]);
         assert_eq!(revoked.exit, 0, "{}", revoked.stderr);
         scoring.hang_up(|report| report["verified"] == false).await
     };
-    let (answer, report) = tokio::join!(request.send(), revoke);
+    let (answer, _) = tokio::join!(request.send(), revoke);
     let answer = answer.unwrap();
     assert_eq!(answer.status(), StatusCode::SERVICE_UNAVAILABLE);
     assert!(answer.text().await.unwrap().contains("\"code\":\"closed\""));
     // What was answered until then has left its receipts.
-    let pieces = scoring.report().await["evidence"].clone();
-    let receipts: u64 = pieces.as_array().unwrap().iter().map(|piece| piece["receipts"].as_u64().unwrap()).sum();
-    assert!(receipts > 0, "{pieces} {report}");
+    let has_receipts =
+        |report: &Value| report["evidence"].as_array().unwrap().iter().any(|piece| piece["receipts"] != 0);
+    scoring.hang_up(has_receipts).await;
 
     fs::write(&policy, "no policy").unwrap();
     scoring.hang_up(|report| report["error"]["code"] != "release_revoked").await;
