@@ -34,7 +34,8 @@ const MAX_EVIDENCE: usize = 64 << 20;
 /// A verified evaluator, and connections to its models.
 #[derive(Debug)]
 pub(super) struct Evaluations {
-    pub(super) arguments: Gateway,
+    /// Of a request, bytes.
+    pub(super) max_body: usize,
     settings: Settings,
     places: Semaphore,
     backing: Mutex<Backing>,
@@ -72,14 +73,14 @@ struct Ended {
 
 impl Evaluations {
     pub(super) fn new(
-        arguments: Gateway,
+        arguments: &Gateway,
         settings: Settings,
         evaluator: Evaluator,
         verified: &AttestedConnection,
     ) -> Self {
         let files = EvidenceFiles::new(arguments.evidence.as_deref(), true);
         Self {
-            arguments,
+            max_body: usize::from(arguments.max_body) << 20,
             settings,
             places: Semaphore::new(MAX_REQUESTS),
             backing: Mutex::new(Backing { evaluator: Arc::new(evaluator), pools: HashMap::new() }),

@@ -69,7 +69,7 @@ Examples:
 const VERIFY_EVERY: Duration = Duration::from_secs(60);
 
 impl Gateway {
-    pub(crate) async fn run(self, output: &mut Output) -> Result<(), Failure> {
+    pub(crate) async fn run(&self, output: &mut Output) -> Result<(), Failure> {
         let reach = self.listen.reach();
         if reach == Reach::Network && !self.anyone_on_this_network_may_read_my_features {
             return Err(Failure::usage(format!(

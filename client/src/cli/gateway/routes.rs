@@ -196,7 +196,7 @@ async fn infer(
         return Err(Refusal::new(ErrorCode::UnsupportedMediaType, "compressed bodies are not read: send it as it is"));
     }
     let header_length = headers.get(HEADER_LENGTH).map(header_length).transpose()?;
-    let body = read(body, usize::from(evaluations.arguments.max_body) << 20).await?;
+    let body = read(body, evaluations.max_body).await?;
     let pool = find(&evaluations, &path).await?;
     let mut request = InferRequest::parse(header_length, &body, pool.description())?;
     drop(body);
