@@ -53,7 +53,7 @@ impl Client {
     /// For a group of outputs the digits of their weights as one polynomial has them, highest coefficient first: what the
     /// attacker is after.
     fn taps(&self, group: usize) -> Vec<i64> {
-        let (packing, model) = (self.packing(), self.bundle.model());
+        let (packing, model) = (self.packing(), self.bundle.linear());
         let digits: Vec<Vec<i64>> = model.outputs(packing.shape.limbs.weights).collect();
         let outputs = &digits[packing.outputs_of(group)];
         let feature = |j: usize| (0..packing.kappa()).rev().map(move |c| outputs.get(c).map_or(0, |digits| digits[j]));
@@ -118,7 +118,7 @@ fn flooded_bodies_give_nothing_away() {
 fn a_few_logits_give_every_weight_away_whatever_the_defences() {
     let mut client = Client::of(attacked_sample(4, 3), 5, Defence::RerandomisedAndFlooded);
     let published = client.session.decrypt(&client.request, &client.reply).unwrap();
-    let (scale, model) = (client.bundle.description().scale(), client.bundle.model());
+    let (scale, model) = (client.bundle.description().scale(), client.bundle.linear());
     // Features lie in ±1, so that a weight's integer ω stands for ω·M·2^−s.
     let per_integer = scale.unit() * f64::from(1 << scale.features);
     for (class, weights) in model.weights.iter().enumerate() {

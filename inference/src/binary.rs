@@ -25,16 +25,16 @@ impl Binary {
         Self { parameters, words, spectrum: OnceLock::new() }
     }
 
-    /// `out` += the coefficients `first`, `first` + 1, … of p·S, in a time that depends on none of the bits.
-    pub(crate) fn multiply(&self, p: &Factor, first: usize, out: &mut [u64], buffers: &mut Buffers) {
+    /// `out` += the coefficients `first`, `first` + 1, … of Σ_i p_i·S_i, in a time that depends on none of the bits.
+    pub(crate) fn multiply(bits: &[Self], p: &[Factor], first: usize, out: &mut [u64], buffers: &mut Buffers) {
         let len = out.len();
-        self.multiply_rows(p, first, (len, len), out, buffers);
+        Self::multiply_rows(bits, p, first, (len, len), out, buffers);
     }
 
-    /// `out[r·κ + c]` += coefficient `first` + r·stride + c of p·S, for every c below κ.
+    /// `out[r·κ + c]` += coefficient `first` + r·stride + c of Σ_i p_i·S_i, for every c below κ.
     pub(crate) fn multiply_rows(
-        &self,
-        p: &Factor,
+        bits: &[Self],
+        p: &[Factor],
         first: usize,
         (stride, kappa): (usize, usize),
         out: &mut [u64],
@@ -42,32 +42,42 @@ impl Binary {
     ) {
         let starts = (first..).step_by(stride.max(1));
         if out.len() < FEW {
-            return out
-                .chunks_mut(kappa.max(1))
-                .zip(starts)
-                .for_each(|(out, first)| correlate_bits(&p.continued[first..], &self.words, out));
+            return out.chunks_mut(kappa.max(1)).zip(starts).for_each(|(out, first)| {
+                let pairs = bits.iter().zip(p);
+                pairs.for_each(|(bits, p)| correlate_bits(&p.continued[first..], &bits.words, out));
+            });
         }
-        let product = self.product(p, buffers);
+        let product = Self::product(bits, p, buffers);
         for (out, first) in out.chunks_mut(kappa).zip(starts) {
             out.iter_mut().zip(&product[first..]).for_each(|(out, product)| *out = out.wrapping_add(*product));
         }
     }
 
-    /// p·S.
-    fn product<'a>(&self, p: &Factor, buffers: &'a mut Buffers) -> &'a [u64] {
-        let transform = Transform::of(self.parameters);
-        let Parts { product, spectrum, sum } = buffers.sized(self.parameters.degree());
-        let p = match &p.spectrum {
-            Some(p) => p,
-            None => {
-                transform.forward(p.polynomial(), spectrum);
-                &*spectrum
-            }
-        };
+    /// Σ_i p_i·S_i.
+    fn product<'a>(bits: &[Self], p: &[Factor], buffers: &'a mut Buffers) -> &'a [u64] {
+        let parameters = bits[0].parameters;
+        let transform = Transform::of(parameters);
+        let Parts { product, spectrum, sum } = buffers.sized(parameters.degree());
         sum.clear();
-        transform.multiply_add(p, self.spectrum(), sum);
+        for (bits, p) in bits.iter().zip(p) {
+            let p = match &p.spectrum {
+                Some(p) => p,
+                None => {
+                    transform.forward(p.polynomial(), spectrum);
+                    &*spectrum
+                }
+            };
+            transform.multiply_add(p, bits.spectrum(), sum);
+        }
         transform.backward(sum, product);
         product
+    }
+
+    /// `out` += factor·S, in a time that depends on none of the bits.
+    #[cfg(feature = "client")]
+    pub(crate) fn add_multiple(&self, factor: u64, out: &mut [u64]) {
+        let words = self.words.iter().rev();
+        out.iter_mut().zip(words).for_each(|(out, word)| *out = out.wrapping_add(word & factor));
     }
 
     fn spectrum(&self) -> &Spectrum {
@@ -154,6 +164,8 @@ impl Buffers {
 
 #[cfg(test)]
 mod tests {
+    use std::slice::from_ref;
+
     use super::*;
     use crate::bundle::tests::uniform;
     use crate::random::Noise;
@@ -169,10 +181,10 @@ mod tests {
             let factor = Factor::new(set, |words| words.copy_from_slice(&p));
             let transformed = Factor::new(set, |words| words.copy_from_slice(&p)).transformed(set);
             let mut buffers = Buffers::default();
-            for (first, count) in [(0, 3), (7, 100), (degree - 150, 150), (0, degree), (100, 600)] {
+            for (first, count) in [(0, 3), (7, 100), (degree - 150, 150), (0, degree), (100, 300)] {
                 for factor in [&factor, &transformed] {
                     let mut out = vec![1; count];
-                    bits.multiply(factor, first, &mut out, &mut buffers);
+                    Binary::multiply(from_ref(&bits), from_ref(factor), first, &mut out, &mut buffers);
                     let sum = expected[first..][..count].iter().map(|x| x.wrapping_add(1));
                     assert!(out.iter().copied().eq(sum));
                 }

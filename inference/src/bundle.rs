@@ -8,6 +8,9 @@ use crate::bound::{ErrorLedger, IntegerModel, LOGIT_ROOM, Noise, Norms, StatedEr
 use crate::cbor::{self, Bytes, FormatError};
 use crate::description::{self, Description, DescriptionError, MAX_LOGITS, MAX_WEIGHTS};
 use crate::parameters::ParameterSet;
+use crate::selection;
+use crate::selection::model::ModelError;
+use crate::selection::noise::Noise as SelectionNoise;
 
 /// A model, identified by the SHA-384 of its file.
 ///
@@ -17,7 +20,7 @@ use crate::parameters::ParameterSet;
 #[derive(Clone, PartialEq)]
 pub struct Bundle {
     description: Description,
-    model: IntegerModel,
+    model: Model,
     ledger: ErrorLedger,
     distance: f64,
     bytes: Vec<u8>,
@@ -29,30 +32,28 @@ impl Bundle {
 
     /// Reads a bundle, and checks that decryption cannot fail and that the bound holds.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, BundleError> {
-        let Fields { v: _, biases, domain: _, export, weights, arithmetic, description } =
+        let Fields { v, model, biases, domain: _, export, weights, arithmetic, description } =
             cbor::read(bytes, DOMAIN, MAX_LEN)?;
         let description = Description::from_bytes(&description.0)?;
-        Self::new(description, IntegerModel { weights, biases }, StatedErrors { export, arithmetic })
+        let model = match (v, model, biases, weights) {
+            (1, None, Some(biases), Some(weights)) => Model::Linear(IntegerModel { weights, biases }),
+            (2, Some(model), None, None) => Model::Selection(model),
+            _ => return Err(BundleError::Kind),
+        };
+        Self::new(description, model, StatedErrors { export, arithmetic })
     }
 
     pub(crate) fn new(
         description: Description,
-        model: IntegerModel,
+        model: impl Into<Model>,
         stated: StatedErrors,
     ) -> Result<Self, BundleError> {
-        check_shape(&description, &model)?;
-        let noise = check_certainty(&description, &model)?;
-        let ledger = check_bound(&description, &model, &noise, stated)?;
-        let distance = noise.distance(&description.packings()[0].shape);
-        let bytes = cbor::write(&Fields {
-            v: 1,
-            biases: model.biases.clone(),
-            domain: DOMAIN.into(),
-            export: stated.export,
-            weights: model.weights.clone(),
-            arithmetic: stated.arithmetic,
-            description: Bytes(description.to_bytes()),
-        });
+        let model = model.into();
+        let (ledger, distance) = match &model {
+            Model::Linear(model) => check_linear(&description, model, stated)?,
+            Model::Selection(model) => check_selection(&description, model, stated)?,
+        };
+        let bytes = cbor::write(&Fields::new(&description, &model, stated));
         Ok(Self { description, model, ledger, distance, bytes })
     }
 
@@ -123,8 +124,27 @@ impl Bundle {
         self.distance
     }
 
-    pub(crate) fn model(&self) -> &IntegerModel {
+    pub(crate) fn model(&self) -> &Model {
         &self.model
+    }
+}
+
+/// What a model computes, in integers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Model {
+    Linear(IntegerModel),
+    Selection(selection::model::Model),
+}
+
+impl From<IntegerModel> for Model {
+    fn from(model: IntegerModel) -> Self {
+        Self::Linear(model)
+    }
+}
+
+impl From<selection::model::Model> for Model {
+    fn from(model: selection::model::Model) -> Self {
+        Self::Selection(model)
     }
 }
 
@@ -137,7 +157,7 @@ impl std::fmt::Debug for Bundle {
 
 const DOMAIN: &str = "cloister/bundle";
 
-/// A description, 9 bytes for every weight, and some for each limb of every bias.
+/// A description, 9 bytes for every weight, and some for each limb of every bias; trees and networks have fewer numbers.
 const MAX_LEN: usize = description::MAX_LEN + 9 * MAX_WEIGHTS + 9 * 100 * MAX_LOGITS;
 
 /// A bundle as it is written, in the order of the keys' encodings.
@@ -145,12 +165,69 @@ const MAX_LEN: usize = description::MAX_LEN + 9 * MAX_WEIGHTS + 9 * 100 * MAX_LO
 #[serde(deny_unknown_fields)]
 struct Fields {
     v: u64,
-    biases: Vec<Vec<i64>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    model: Option<selection::model::Model>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    biases: Option<Vec<Vec<i64>>>,
     domain: String,
     export: f64,
-    weights: Vec<Vec<i64>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    weights: Option<Vec<Vec<i64>>>,
     arithmetic: f64,
     description: Bytes,
+}
+
+impl Fields {
+    fn new(description: &Description, model: &Model, StatedErrors { export, arithmetic }: StatedErrors) -> Self {
+        let (v, biases, weights, model) = match model {
+            Model::Linear(IntegerModel { weights, biases }) => (1, Some(biases.clone()), Some(weights.clone()), None),
+            Model::Selection(model) => (2, None, None, Some(model.clone())),
+        };
+        let description = Bytes(description.to_bytes());
+        Self { v, model, biases, domain: DOMAIN.into(), export, weights, arithmetic, description }
+    }
+}
+
+fn check_linear(
+    description: &Description,
+    model: &IntegerModel,
+    stated: StatedErrors,
+) -> Result<(ErrorLedger, f64), BundleError> {
+    if description.selection().is_some() {
+        return Err(BundleError::Kind);
+    }
+    check_shape(description, model)?;
+    let noise = check_certainty(description, model)?;
+    check_stated(stated)?;
+    let ledger =
+        ErrorLedger::new(model, description.features(), description.scale(), &noise, description.decimals(), stated);
+    check_bound(description, &ledger)?;
+    Ok((ledger, noise.distance(&description.packings()[0].shape)))
+}
+
+/// As [`check_linear`], of a model that chooses.
+fn check_selection(
+    description: &Description,
+    model: &selection::model::Model,
+    stated: StatedErrors,
+) -> Result<(ErrorLedger, f64), BundleError> {
+    let (selection, shape) = (description.selection(), description.selection_shape());
+    let (Some(selection), Some(shape)) = (selection, shape) else { return Err(BundleError::Kind) };
+    model.check(&shape, &selection.grids)?;
+    let noise = SelectionNoise::new(&shape, model.depths(&selection.ranges()), description.scale().flood);
+    let limit = noise.limit(model.largest(), &shape);
+    let limit = limit.ok_or(BundleError::Uncertain {
+        limit: model.largest().saturating_add(noise.total() as u128),
+        noise: noise.total() as u128,
+        room: LOGIT_ROOM,
+    })?;
+    if limit != description.limit() {
+        return Err(BundleError::Limit { stated: description.limit(), actual: limit.into() });
+    }
+    check_stated(stated)?;
+    let ledger = noise.ledger(description.scale().unit(), model.summands(), description.decimals(), stated);
+    check_bound(description, &ledger)?;
+    Ok((ledger, noise.distance(&shape)))
 }
 
 fn check_shape(description: &Description, model: &IntegerModel) -> Result<(), BundleError> {
@@ -183,22 +260,19 @@ fn check_certainty(description: &Description, model: &IntegerModel) -> Result<No
     }
 }
 
-/// The bound holds: it is no less than the sum of the ledger.
-fn check_bound(
-    description: &Description,
-    model: &IntegerModel,
-    noise: &Noise,
-    stated: StatedErrors,
-) -> Result<ErrorLedger, BundleError> {
+fn check_stated(stated: StatedErrors) -> Result<(), BundleError> {
     for (what, error) in [("export", stated.export), ("arithmetic", stated.arithmetic)] {
         if !(error >= 0.0 && error.is_finite()) {
             return Err(BundleError::StatedError { what, error });
         }
     }
-    let ledger =
-        ErrorLedger::new(model, description.features(), description.scale(), noise, description.decimals(), stated);
+    Ok(())
+}
+
+/// The bound holds: it is no less than the sum of the ledger.
+fn check_bound(description: &Description, ledger: &ErrorLedger) -> Result<(), BundleError> {
     match ledger.total() <= description.bound() {
-        true => Ok(ledger),
+        true => Ok(()),
         false => Err(BundleError::Bound { stated: description.bound(), actual: ledger.total() }),
     }
 }
@@ -213,6 +287,12 @@ pub enum BundleError {
     /// The description inside is faulty.
     #[error(transparent)]
     Description(#[from] DescriptionError),
+    /// Fields of a linear model and of trees or a network, or a description of the other.
+    #[error("the bundle's fields are neither a linear model's nor those of trees or a network")]
+    Kind,
+    /// Trees or a network that are none.
+    #[error("the bundle: {0}")]
+    Model(#[from] ModelError),
     /// Not as many integers as the description's columns and classes ask for.
     #[error("the bundle has {actual} {what}, its description asks for {expected}")]
     Shape {
@@ -265,6 +345,8 @@ impl BundleError {
         match self {
             Self::Format(error) => error.code(),
             Self::Description(error) => error.code(),
+            Self::Kind => "bundle_kind",
+            Self::Model(_) => "bundle_model",
             Self::Shape { .. } => "bundle_shape",
             Self::Uncertain { .. } => "bundle_uncertain",
             Self::Limit { .. } => "bundle_limit",
@@ -327,7 +409,7 @@ pub(crate) mod tests {
             link: Link::Softmax,
             name: "sample".into(),
             bound: 1.0,
-            limbs,
+            limbs: Some(limbs),
             limit: 1,
             scale,
             steps: vec![],
@@ -339,6 +421,7 @@ pub(crate) mod tests {
             version: "1".into(),
             decimals: 3,
             features: (0..features).map(|j| feature(&format!("x{j}"), -1.0, 1.0)).collect(),
+            selection: None,
             parameters,
         };
         promise(&mut fields, &model);
@@ -349,10 +432,60 @@ pub(crate) mod tests {
     fn promise(fields: &mut description::Fields, model: &IntegerModel) {
         let (shape, scale) = (fields.shape(), fields.scale);
         let packings: Vec<_> = fields.layouts.iter().map(|&layout| Packing::new(shape, layout).unwrap()).collect();
-        let norms = Norms::new(model, fields.limbs, &vec![1 << scale.features; shape.features]);
+        let norms = Norms::new(model, fields.limbs.unwrap(), &vec![1 << scale.features; shape.features]);
         let noise = Noise::new(&norms, scale, &packings);
         fields.bound = ErrorLedger::new(model, &fields.features, scale, &noise, fields.decimals, STATED).total();
         fields.limit = noise.limit(norms.largest(), scale).unwrap();
+    }
+
+    impl Bundle {
+        /// The integers of a linear model.
+        #[cfg(feature = "client")]
+        pub(crate) fn linear(&self) -> &IntegerModel {
+            match &self.model {
+                Model::Linear(model) => model,
+                Model::Selection(_) => panic!("a linear model"),
+            }
+        }
+
+        /// Those of one that chooses.
+        #[cfg(feature = "client")]
+        pub(crate) fn chooses(&self) -> &selection::model::Model {
+            match &self.model {
+                Model::Selection(model) => model,
+                Model::Linear(_) => panic!("a model that chooses"),
+            }
+        }
+    }
+
+    /// A model that chooses, of features of so many bits, with logits as large as there is room for.
+    #[cfg(feature = "client")]
+    pub(crate) fn chooser(
+        parameters: ParameterSet,
+        gadget: selection::Gadget,
+        model: impl Into<selection::model::Model>,
+        bits: &[u32],
+    ) -> Bundle {
+        use crate::selection::{Check, Grid, Selection};
+        let mut model = model.into();
+        let scale = 1 << (61 - model.largest().ilog2());
+        model.change(|value| *value *= scale);
+        let (mut fields, _) = sample_parts(bits.len(), model.base().len().max(2), Limbs::WHOLE);
+        let check = Check { bits: 8, count: 2 };
+        let grids = bits.iter().map(|&bits| Grid::Uniform(bits)).collect();
+        (fields.v, fields.limbs, fields.layouts) = (2, None, vec![]);
+        fields.selection = Some(Selection { check, grids, gadget, single: false });
+        fields.scale = Scale { flood: 10, reply: 40, shift: 0, weights: 58, features: 1 };
+        (fields.logits, fields.parameters) = (model.base().len(), parameters);
+        if fields.logits == 1 {
+            (fields.labels, fields.link) = (vec![], Link::Identity);
+        }
+        let selection = fields.selection.clone().unwrap();
+        let shape = selection::Shape::new(parameters, &selection, fields.logits, 40).unwrap();
+        let noise = SelectionNoise::new(&shape, model.depths(&selection.ranges()), 10);
+        fields.limit = noise.limit(model.largest(), &shape).unwrap();
+        fields.bound = noise.ledger(fields.scale.unit(), model.summands(), fields.decimals, STATED).total();
+        Bundle::new(Description::new(fields).unwrap(), model, STATED).unwrap()
     }
 
     /// A model of that shape, with noise in its logits.
@@ -503,8 +636,8 @@ pub(crate) mod tests {
             Bundle::from_bytes(&bundle.description().to_bytes()).unwrap_err(),
             FormatError::Domain { expected: DOMAIN, actual: description::DOMAIN.into() }.into()
         );
-        let newer = [&[0xa2, 0x61, b'v', 0x02][..], &cbor::write(&"domain"), &cbor::write(&DOMAIN)].concat();
-        assert_eq!(Bundle::from_bytes(&newer).unwrap_err(), FormatError::Version { version: 2 }.into());
+        let newer = [&[0xa2, 0x61, b'v', 0x03][..], &cbor::write(&"domain"), &cbor::write(&DOMAIN)].concat();
+        assert_eq!(Bundle::from_bytes(&newer).unwrap_err(), FormatError::Version { version: 3 }.into());
         assert_eq!(Bundle::from_bytes(&vec![0; MAX_LEN + 1]).unwrap_err().code(), "format_too_large");
         assert!(Bundle::from_bytes(&newer).unwrap_err().to_string().contains("made by a newer Cloister: update"));
     }

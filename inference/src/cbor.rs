@@ -9,8 +9,8 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-/// The version that every format here is at.
-const VERSION: u64 = 1;
+/// The newest version of the formats here. Linear models are written in the first, all others in the second.
+const VERSION: u64 = 2;
 
 /// Why bytes are not the document they should be.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
@@ -91,7 +91,7 @@ pub(crate) fn read<T: Serialize + DeserializeOwned>(
     if envelope.domain != domain {
         return Err(FormatError::Domain { expected: domain, actual: envelope.domain });
     }
-    if envelope.v != VERSION {
+    if !(1..=VERSION).contains(&envelope.v) {
         return Err(FormatError::Version { version: envelope.v });
     }
     let value = decode(bytes)?;
@@ -190,8 +190,8 @@ mod tests {
         let map = |head: &[u8]| [head, &domain].concat();
         assert_eq!(error(&[0; 101]), FormatError::TooLarge { len: 101, max: 100 });
         assert_eq!(error(&sample()[..10]), FormatError::Malformed { reason: "it ends too early".into() });
-        assert_eq!(error(&map(b"\xa2\x61v\x02")), FormatError::Version { version: 2 });
-        assert_eq!(error(&map(b"\xa3\x61v\x02\x63new\x80")), FormatError::Version { version: 2 });
+        assert_eq!(error(&map(b"\xa2\x61v\x03")), FormatError::Version { version: 3 });
+        assert_eq!(error(&map(b"\xa3\x61v\x03\x63new\x80")), FormatError::Version { version: 3 });
         assert_eq!(
             read::<Sample>(&sample(), "cloister/other", 100).unwrap_err(),
             FormatError::Domain { expected: "cloister/other", actual: DOMAIN.into() }

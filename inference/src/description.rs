@@ -13,6 +13,7 @@ use crate::cbor::{self, FormatError};
 use crate::limbs::Limbs;
 use crate::packing::{Layout, Packing, Shape};
 use crate::parameters::ParameterSet;
+use crate::selection::{self, Selection};
 use crate::steps::Step;
 
 /// The public half of a bundle, identified by its SHA-384.
@@ -23,7 +24,7 @@ use crate::steps::Step;
 #[derive(Clone, PartialEq)]
 pub struct Description {
     fields: Fields,
-    /// By the numbers of their layouts.
+    /// By the numbers of their layouts; none of a model that chooses.
     packings: Vec<Packing>,
     bytes: Vec<u8>,
 }
@@ -196,10 +197,20 @@ impl Description {
 
     /// How integers are split into digits.
     pub fn limbs(&self) -> Limbs {
-        self.fields.limbs
+        self.fields.limbs.unwrap_or(Limbs::WHOLE)
     }
 
-    /// The layouts in which requests may come, by their numbers.
+    /// How rows become encrypted bits, if the model is one that chooses: trees, or a network.
+    pub fn selection(&self) -> Option<&Selection> {
+        self.fields.selection.as_ref()
+    }
+
+    pub(crate) fn selection_shape(&self) -> Option<selection::Shape> {
+        let Fields { parameters, logits, scale, .. } = self.fields;
+        selection::Shape::new(parameters, self.selection()?, logits, scale.reply)
+    }
+
+    /// The layouts in which requests may come, by their numbers; none of a model that chooses.
     pub fn layouts(&self) -> &[Layout] {
         &self.fields.layouts
     }
@@ -211,27 +222,33 @@ impl Description {
 
     /// The most rows that one request holds.
     pub fn rows_per_request(&self) -> usize {
-        self.packings.iter().map(Packing::capacity).max().expect("every model has a layout")
+        self.packings.iter().map(Packing::capacity).max().unwrap_or(1)
     }
 
     /// The exact bytes of a request of `rows` rows.
     pub fn request_len(&self, rows: usize) -> usize {
-        self.packing_for(rows).1.request_len(rows)
+        match self.selection_shape() {
+            Some(shape) => shape.request_len(),
+            None => self.packing_for(rows).1.request_len(rows),
+        }
     }
 
     /// The exact bytes of the reply to it.
     pub fn reply_len(&self, rows: usize) -> usize {
-        self.packing_for(rows).1.reply_len(rows)
+        match self.selection_shape() {
+            Some(shape) => shape.reply_len(),
+            None => self.packing_for(rows).1.reply_len(rows),
+        }
     }
 
-    /// The layout in which so many rows are sent.
-    pub fn layout_for(&self, rows: usize) -> Layout {
-        self.packing_for(rows).1.layout()
+    /// The layout in which so many rows are sent to a linear model.
+    pub fn layout_for(&self, rows: usize) -> Option<Layout> {
+        (!self.packings.is_empty()).then(|| self.packing_for(rows).1.layout())
     }
 
     /// Whether the products of a request of so many rows go through number-theoretic transforms.
     pub fn transforms(&self, rows: usize) -> bool {
-        self.packing_for(rows).1.transforms()
+        !self.packings.is_empty() && self.packing_for(rows).1.transforms()
     }
 
     /// The cheapest layout that holds so many rows, or the one that holds most; and its number.
@@ -241,7 +258,7 @@ impl Description {
         let cheapest = holding.min_by(|(_, one), (_, other)| one.cost(rows).total_cmp(&other.cost(rows)));
         cheapest
             .or_else(|| by_number().max_by_key(|(_, packing)| packing.capacity()))
-            .expect("every model has a layout")
+            .expect("every linear model has a layout")
     }
 
     pub(crate) fn packings(&self) -> &[Packing] {
@@ -268,7 +285,8 @@ pub(crate) struct Fields {
     pub(crate) link: Link,
     pub(crate) name: String,
     pub(crate) bound: f64,
-    pub(crate) limbs: Limbs,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) limbs: Option<Limbs>,
     pub(crate) limit: u64,
     #[serde(with = "ScaleFields")]
     pub(crate) scale: Scale,
@@ -279,10 +297,13 @@ pub(crate) struct Fields {
     pub(crate) domain: String,
     pub(crate) labels: Vec<Label>,
     pub(crate) logits: usize,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) layouts: Vec<Layout>,
     pub(crate) version: String,
     pub(crate) decimals: u32,
     pub(crate) features: Vec<Feature>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) selection: Option<Selection>,
     pub(crate) parameters: ParameterSet,
 }
 
@@ -309,7 +330,18 @@ impl Fields {
         check_distinct("feature", self.features.iter().map(|feature| &feature.name))?;
         check_distinct("label", self.labels.iter().map(Label::to_string))?;
         self.check_numbers()?;
-        self.packings()
+        match (&self.selection, self.limbs, self.v) {
+            (None, Some(_), 1) => self.packings(),
+            (Some(selection), None, 2) if self.layouts.is_empty() => self.check_selection(selection).map(|()| vec![]),
+            _ => Err(DescriptionError::Kind),
+        }
+    }
+
+    /// A grid for each feature, in a shape that is possible.
+    fn check_selection(&self, selection: &Selection) -> Result<(), DescriptionError> {
+        let fits = selection.grids.len() == self.features.len()
+            && selection::Shape::new(self.parameters, selection, self.logits, self.scale.reply).is_some();
+        if fits { Ok(()) } else { Err(DescriptionError::Selection) }
     }
 
     /// The shape that the statements make.
@@ -318,7 +350,7 @@ impl Fields {
             parameters: self.parameters,
             features: self.features.len(),
             logits: self.logits,
-            limbs: self.limbs,
+            limbs: self.limbs.unwrap_or(Limbs::WHOLE),
             reply_bits: self.scale.reply,
         }
     }
@@ -363,7 +395,8 @@ impl Fields {
             return Err(DescriptionError::Decimals { decimals: self.decimals });
         }
         let Scale { features, weights, reply, shift, flood } = self.scale;
-        let Limbs { weights: weight_limbs, features: feature_limbs } = self.limbs;
+        let limbs = self.limbs.unwrap_or(Limbs::WHOLE);
+        let Limbs { weights: weight_limbs, features: feature_limbs } = limbs;
         let scale_is_sane = (1..=MAX_FEATURE_BITS).contains(&features)
             && WEIGHT_BITS.contains(&weights)
             && (1..=MAX_BITS).contains(&reply)
@@ -371,7 +404,7 @@ impl Fields {
             && LOGIT_BITS.contains(&self.scale.logit_bits())
             && weight_limbs.is_sane()
             && feature_limbs.is_sane()
-            && (self.scale.is_exact() || self.limbs == Limbs::WHOLE)
+            && (self.scale.is_exact() || limbs == Limbs::WHOLE)
             && self.largest_logit_bits() < 127;
         if !scale_is_sane {
             return Err(DescriptionError::Scale(self.scale));
@@ -388,8 +421,9 @@ impl Fields {
     /// The bits of the largest integer that publishing meets: a recombined logit times 10^k, of digits and a shift that
     /// are sane by themselves.
     fn largest_logit_bits(&self) -> u32 {
-        let limbs = self.limbs.weights.count * self.limbs.features.count;
-        let summed = self.limbs.last_place().saturating_add(limbs.ilog2() + 1);
+        let whole = self.limbs.unwrap_or(Limbs::WHOLE);
+        let limbs = whole.weights.count * whole.features.count;
+        let summed = whole.last_place().saturating_add(limbs.ilog2() + 1);
         summed.saturating_add(64 - self.scale.shift).saturating_add(power_of_ten(self.decimals).ilog2() + 1)
     }
 }
@@ -590,6 +624,12 @@ pub enum DescriptionError {
         /// Counted from 0.
         step: usize,
     },
+    /// Neither a linear model nor one that chooses, by its fields and its format.
+    #[error("its fields are neither a linear model's nor those of trees or a network")]
+    Kind,
+    /// Bits that make no request.
+    #[error("its bits, their gadget and its check make no request that is possible")]
+    Selection,
     /// Scales that no arithmetic here supports.
     #[error("no such scales: {0:?}")]
     Scale(Scale),
@@ -639,6 +679,8 @@ impl DescriptionError {
             Self::Grid { .. } => "grid",
             Self::Range { .. } => "range",
             Self::Step { .. } => "step",
+            Self::Kind => "kind",
+            Self::Selection => "selection",
             Self::Scale(_) => "scale",
             Self::Decimals { .. } => "decimals",
             Self::Logits { .. } => "logits",
@@ -687,7 +729,7 @@ pub(crate) mod tests {
             link: Link::Softmax,
             name: "sample".into(),
             bound: 1e-3,
-            limbs: Limbs::WHOLE,
+            limbs: Some(Limbs::WHOLE),
             limit: 1 << 62,
             scale: Scale { features: 40, weights: 20, reply: 26, shift: 0, flood: 40 },
             steps: vec![],
@@ -699,6 +741,7 @@ pub(crate) mod tests {
             version: "1.0".into(),
             decimals: 3,
             features: vec![feature("x0", -1.0, 1.0), feature("x1", 0.0, 1e6)],
+            selection: None,
             parameters: ParameterSet::N2048TUniform17,
         }
     }
@@ -756,6 +799,10 @@ pub(crate) mod tests {
         }
     }
 
+    fn limbs(fields: &mut Fields) -> &mut Limbs {
+        fields.limbs.get_or_insert(Limbs::WHOLE)
+    }
+
     #[test]
     fn each_fault_has_its_error() {
         let code = |change: fn(&mut Fields)| error(change).code();
@@ -781,9 +828,9 @@ pub(crate) mod tests {
         assert_eq!(code(|f| f.scale.shift = 65), "scale");
         assert_eq!(code(|f| f.scale.shift = u32::MAX), "scale");
         assert_eq!(code(|f| f.scale.flood = u32::MAX), "scale");
-        assert_eq!(code(|f| f.limbs.weights.count = 2), "scale");
-        assert_eq!(code(|f| f.limbs.features.count = usize::MAX), "scale");
-        assert_eq!(code(|f| (f.limbs.weights.count, f.scale.shift) = (8, 1)), "scale");
+        assert_eq!(code(|f| limbs(f).weights.count = 2), "scale");
+        assert_eq!(code(|f| limbs(f).features.count = usize::MAX), "scale");
+        assert_eq!(code(|f| (limbs(f).weights.count, f.scale.shift) = (8, 1)), "scale");
         assert_eq!(code(|f| f.layouts.clear()), "layout");
         assert_eq!(code(|f| f.layouts.push(f.layouts[0])), "layout");
         assert_eq!(code(|f| f.layouts[1].outputs = 3), "layout");

@@ -72,6 +72,7 @@ mod evaluator;
 #[cfg(feature = "import")]
 mod import;
 mod limbs;
+mod linear;
 mod mask;
 mod message;
 mod packing;
@@ -79,6 +80,7 @@ mod parameters;
 mod public_key;
 mod random;
 mod ring;
+mod selection;
 mod steps;
 mod transform;
 
@@ -96,4 +98,6 @@ pub use message::{MAX_MESSAGE_LEN, MessageError, MessageKind};
 pub use packing::Layout;
 pub use parameters::ParameterSet;
 pub use public_key::{KeyId, PublicKey};
+pub use selection::model::{MAX_NEURONS, MAX_NODES, MAX_TREES, ModelError};
+pub use selection::{Check, Gadget, Grid, MAX_SELECTION_LEN, Selection};
 pub use steps::{Norm, Step};

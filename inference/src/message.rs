@@ -1,10 +1,17 @@
 //! The messages of an evaluation, little-endian, of a size that follows from their header.
 //!
 //! ```text
-//! public key  header | seed of the mask (32 bytes) | N bodies (8 bytes each)
+//! public key  header | seed of the masks (32 bytes) | k·N bodies (8 bytes each)
 //! request     header | digest of the public key (16) | seed of the masks (32) | bodies, block by block
 //! reply       header | G·N mask coefficients and R·K outputs (b bits each)
 //! header      magic, "clpk", "clrq" or "clrp" (4 bytes) | v = 1 (1) | parameter set (1) | layout (1) | rows (2)
+//! ```
+//!
+//! Where a model chooses, messages are of one row, and
+//!
+//! ```text
+//! request     header | digest of the public key (16) | seed of the masks (32) | K + E bodies of the check | bits' bodies
+//! reply       header | k·N mask coefficients and K + E outputs (b bits each)
 //! ```
 //!
 //! The layout is its number in the model's description; a public key has neither layout nor rows, and zeros there. Bodies
@@ -19,6 +26,7 @@ use thiserror::Error;
 use crate::mask::SEED_LEN;
 use crate::packing::Packing;
 use crate::parameters::ParameterSet;
+use crate::selection;
 
 pub(crate) const HEADER_LEN: usize = 9;
 pub(crate) const KEY_ID_LEN: usize = 16;
@@ -194,6 +202,15 @@ impl Header {
         Ok((Self { layout, rows: u16::from_le_bytes([low, high]).into() }, payload))
     }
 
+    /// Of one row, in the only layout.
+    fn check_single(self, kind: MessageKind) -> Result<(), MessageError> {
+        match self {
+            Self { layout: 0, rows: 1 } => Ok(()),
+            Self { layout: 0, rows } => Err(MessageError::Rows { kind, rows, capacity: 1 }),
+            Self { layout, .. } => Err(MessageError::Layout { kind, layout, layouts: 1 }),
+        }
+    }
+
     /// The packing that the layout is, with as many rows as it holds.
     fn packing(self, kind: MessageKind, packings: &[Packing]) -> Result<&Packing, MessageError> {
         let Self { layout, rows } = self;
@@ -231,7 +248,7 @@ pub(crate) fn public_key(bytes: &[u8], set: ParameterSet) -> Result<(&[u8; SEED_
 
 /// The exact length of a public key.
 pub(crate) fn public_key_len(set: ParameterSet) -> usize {
-    HEADER_LEN + SEED_LEN + set.degree() * size_of::<u64>()
+    HEADER_LEN + SEED_LEN + set.mask_len() * size_of::<u64>()
 }
 
 /// The parameter set that a public key says to be of, if that is one.
@@ -260,6 +277,38 @@ impl<'a> RequestParts<'a> {
         let (seed, bodies) = payload.split_first_chunk().expect("the length was checked");
         Ok(Self { layout: header.layout, rows: header.rows, key, seed, bodies })
     }
+}
+
+/// A request to a model that chooses, of the right size.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct SelectionRequest<'a> {
+    pub(crate) key: &'a [u8; KEY_ID_LEN],
+    pub(crate) seed: &'a [u8; SEED_LEN],
+    pub(crate) check: &'a [u8],
+    pub(crate) bits: &'a [u8],
+}
+
+impl<'a> SelectionRequest<'a> {
+    pub(crate) fn parse(bytes: &'a [u8], shape: &selection::Shape) -> Result<Self, MessageError> {
+        let kind = MessageKind::Request;
+        let (header, payload) = Header::parse(bytes, kind, shape.parameters)?;
+        header.check_single(kind)?;
+        check_len(kind, shape.request_len(), bytes.len())?;
+        let (key, payload) = payload.split_first_chunk().expect("the length was checked");
+        let (seed, bodies) = payload.split_first_chunk().expect("the length was checked");
+        let (check, bits) = bodies.split_at(shape.check_len());
+        Ok(Self { key, seed, check, bits })
+    }
+}
+
+/// The packed bits of a reply of a model that chooses.
+#[cfg(feature = "client")]
+pub(crate) fn selection_reply<'a>(bytes: &'a [u8], shape: &selection::Shape) -> Result<&'a [u8], MessageError> {
+    let kind = MessageKind::Reply;
+    let (header, payload) = Header::parse(bytes, kind, shape.parameters)?;
+    header.check_single(kind)?;
+    check_len(kind, shape.reply_len(), bytes.len())?;
+    Ok(payload)
 }
 
 /// The packed bits of the reply to a request in that layout and of so many rows.

@@ -3,10 +3,10 @@
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
-use tfhe::core_crypto::prelude::{PolynomialSize, TUniform};
+use tfhe::core_crypto::prelude::{GlweDimension, PolynomialSize, TUniform};
 
-/// A reviewed choice of ring, secret and noise: R = Z_q\[X\]/(X^N + 1) with q = 2^64, GLWE dimension 1 and a uniform
-/// binary secret.
+/// A reviewed choice of ring, secret and noise: R = Z_q\[X\]/(X^N + 1) with q = 2^64, GLWE dimension k and a uniform
+/// binary secret of k·N coefficients.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[non_exhaustive]
 pub enum ParameterSet {
@@ -28,17 +28,29 @@ pub enum ParameterSet {
     /// Encryption Standard (2018, table 1) allows moduli of up to 109 bits for this degree, noise of 3.2 and 128 bits; q has 64.
     #[serde(rename = "n4096-tuniform3")]
     N4096TUniform3,
+    /// k = 4, N = 512, noise TUniform(17): for what is evaluated by external products, which cost less in smaller rings.
+    ///
+    /// The secret has as many coefficients and the noise is the same as in [`N2048TUniform17`](Self::N2048TUniform17), and so
+    /// is the level of security that the lattice estimator gives: it looks at k·N and knows no attack that a smaller ring
+    /// makes better.
+    #[serde(rename = "k4-n512-tuniform17")]
+    K4N512TUniform17,
 }
 
 impl ParameterSet {
     /// Every set, in the order of [`id`](Self::id).
-    pub const ALL: [Self; 2] = [Self::N2048TUniform17, Self::N4096TUniform3];
+    pub const ALL: [Self; 3] = [Self::N2048TUniform17, Self::N4096TUniform3, Self::K4N512TUniform17];
+
+    /// Those of linear models, with k = 1.
+    #[cfg(feature = "import")]
+    pub(crate) const LINEAR: [Self; 2] = [Self::N2048TUniform17, Self::N4096TUniform3];
 
     /// The byte that stands for the set in messages.
     pub const fn id(self) -> u8 {
         match self {
             Self::N2048TUniform17 => 1,
             Self::N4096TUniform3 => 2,
+            Self::K4N512TUniform17 => 3,
         }
     }
 
@@ -47,6 +59,7 @@ impl ParameterSet {
         match self {
             Self::N2048TUniform17 => "n2048-tuniform17",
             Self::N4096TUniform3 => "n4096-tuniform3",
+            Self::K4N512TUniform17 => "k4-n512-tuniform17",
         }
     }
 
@@ -60,14 +73,23 @@ impl ParameterSet {
         match self {
             Self::N2048TUniform17 => PolynomialSize(2048),
             Self::N4096TUniform3 => PolynomialSize(4096),
+            Self::K4N512TUniform17 => PolynomialSize(512),
         }
     }
 
     /// The distribution of an encryption's noise. It is bounded, which is what makes every bound here a certainty.
     pub const fn noise(self) -> TUniform<u64> {
         match self {
-            Self::N2048TUniform17 => TUniform::new(17),
+            Self::N2048TUniform17 | Self::K4N512TUniform17 => TUniform::new(17),
             Self::N4096TUniform3 => TUniform::new(3),
+        }
+    }
+
+    /// k, the polynomials of a secret key and of a ciphertext's mask.
+    pub const fn glwe_dimension(self) -> GlweDimension {
+        match self {
+            Self::N2048TUniform17 | Self::N4096TUniform3 => GlweDimension(1),
+            Self::K4N512TUniform17 => GlweDimension(4),
         }
     }
 
@@ -76,11 +98,21 @@ impl ParameterSet {
         self.polynomial_size().0
     }
 
-    /// The bytes of a body coefficient in a message: its leading bits, rounded. Of the first set 16 bits are left out,
+    /// k.
+    pub(crate) const fn dimension(self) -> usize {
+        self.glwe_dimension().0
+    }
+
+    /// k·N, the coefficients of a secret key and of a mask.
+    pub(crate) const fn mask_len(self) -> usize {
+        self.dimension() * self.degree()
+    }
+
+    /// The bytes of a body coefficient in a message: its leading bits, rounded. Where the noise is TUniform(17) 16 bits are left out,
     /// which cost 2^15, a quarter of the noise; where the noise is small, all 64 bits travel.
     pub(crate) const fn body_len(self) -> usize {
         match self {
-            Self::N2048TUniform17 => 6,
+            Self::N2048TUniform17 | Self::K4N512TUniform17 => 6,
             Self::N4096TUniform3 => 8,
         }
     }

@@ -4,6 +4,9 @@
 //! evaluated with it. With bits u and noise e₁, e₂ of the evaluator's, (a′·u + e₁, b′·u + e₂) is another encryption of
 //! zero; added to a reply, it hides how the reply's mask came about. a′ comes from a seed, so that no client can choose
 //! it: a chosen one reads u off the reply.
+//!
+//! Where a key has k polynomials, a′ is a matrix of k·k: k encryptions of zero, and u has k polynomials, too. What hides
+//! the reply's mask is then module-LWE of the same dimension k·N.
 
 use sha2::{Digest, Sha256};
 
@@ -28,8 +31,9 @@ impl KeyId {
 pub struct PublicKey {
     id: KeyId,
     parameters: ParameterSet,
-    mask: Factor,
-    body: Factor,
+    /// By the encryptions' polynomials: for the j-th of a mask, those of all k encryptions.
+    mask: Vec<Vec<Factor>>,
+    body: Vec<Factor>,
 }
 
 impl PublicKey {
@@ -37,12 +41,19 @@ impl PublicKey {
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, MessageError> {
         let parameters = message::parameters_of(bytes).unwrap_or(ParameterSet::N2048TUniform17);
         let (seed, bodies) = message::public_key(bytes, parameters)?;
-        let mask = Factor::new(parameters, |mask| Keystream::new(seed).fill(mask));
-        let body = Factor::new(parameters, |body| {
-            body.iter_mut().zip(bodies.as_chunks().0).for_each(|(to, from)| *to = u64::from_le_bytes(*from));
+        let (k, mut stream) = (parameters.dimension(), Keystream::new(seed));
+        let mut mask: Vec<Vec<Factor>> = (0..k).map(|_| Vec::with_capacity(k)).collect();
+        for _ in 0..k {
+            for mask in &mut mask {
+                mask.push(Factor::new(parameters, |words| stream.fill(words)).into_transform(parameters));
+            }
+        }
+        let body = bodies.chunks(parameters.degree() * size_of::<u64>()).map(|bodies| {
+            let words = bodies.as_chunks().0.iter().map(|word| u64::from_le_bytes(*word));
+            Factor::new(parameters, |body| body.iter_mut().zip(words).for_each(|(to, from)| *to = from))
+                .transformed(parameters)
         });
-        let (mask, body) = (mask.into_transform(parameters), body.transformed(parameters));
-        Ok(Self { id: KeyId::of(bytes), parameters, mask, body })
+        Ok(Self { id: KeyId::of(bytes), parameters, mask, body: body.collect() })
     }
 
     /// The exact bytes of a public key's message under these parameters.
@@ -69,10 +80,13 @@ impl PublicKey {
         noise: &mut Noise,
         buffers: &mut Buffers,
     ) {
-        let u = Binary::new(self.parameters, |words| noise.fill_bits(words));
-        u.multiply(&self.mask, 0, mask, buffers);
+        let polynomial = |_| Binary::new(self.parameters, |words| noise.fill_bits(words));
+        let u: Vec<Binary> = (0..self.parameters.dimension()).map(polynomial).collect();
+        for (mask, factors) in mask.chunks_exact_mut(self.parameters.degree()).zip(&self.mask) {
+            Binary::multiply(&u, factors, 0, mask, buffers);
+        }
         noise.add_t_uniform(self.parameters.noise(), mask);
-        u.multiply_rows(&self.body, first, rows, outputs, buffers);
+        Binary::multiply_rows(&u, &self.body, first, rows, outputs, buffers);
         noise.add_t_uniform(self.parameters.noise(), outputs);
     }
 }

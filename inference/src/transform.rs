@@ -62,9 +62,11 @@ impl Transform {
     pub(crate) fn of(parameters: ParameterSet) -> &'static Self {
         static N2048: LazyLock<Transform> = LazyLock::new(|| Transform::new(2048));
         static N4096: LazyLock<Transform> = LazyLock::new(|| Transform::new(4096));
+        static N512: LazyLock<Transform> = LazyLock::new(|| Transform::new(512));
         match parameters {
             ParameterSet::N2048TUniform17 => &N2048,
             ParameterSet::N4096TUniform3 => &N4096,
+            ParameterSet::K4N512TUniform17 => &N512,
         }
     }
 

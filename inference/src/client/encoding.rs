@@ -5,6 +5,7 @@ use zeroize::Zeroizing;
 use super::error::EncryptError;
 use crate::bound::power_of_ten;
 use crate::description::{Description, Feature};
+use crate::selection::Selection;
 use crate::steps::Step;
 
 impl Description {
@@ -34,6 +35,9 @@ impl Description {
     /// Encodes a row that has had all [`steps`](Self::steps), and one value per column.
     pub(crate) fn encode_prepared(&self, index: usize, row: &[f64]) -> Result<Zeroizing<Vec<i64>>, EncryptError> {
         let expected = self.features().len();
+        if let Some(selection) = self.selection() {
+            return self.encode_levels(index, row, selection);
+        }
         let bits = self.scale().features;
         // Room for all from the start: a vector that grows leaves its old contents behind.
         let mut encoded = Zeroizing::new(Vec::with_capacity(expected));
@@ -48,6 +52,22 @@ impl Description {
             encoded.push(rounded as i64);
         }
         Ok(encoded)
+    }
+
+    /// The levels of a row for a model that chooses.
+    fn encode_levels(
+        &self,
+        index: usize,
+        row: &[f64],
+        selection: &Selection,
+    ) -> Result<Zeroizing<Vec<i64>>, EncryptError> {
+        let mut levels = Zeroizing::new(Vec::with_capacity(row.len()));
+        for ((feature, grid), &value) in self.features().iter().zip(&selection.grids).zip(row) {
+            check_value(feature, index, value)?;
+            let compared = if selection.single { f64::from(value as f32) } else { value };
+            levels.push(grid.level(compared, feature.low, feature.high) as i64);
+        }
+        Ok(levels)
     }
 
     /// Moves the values of a row to the edges of their ranges; whether any was outside. A label of what is sent then says nothing

@@ -118,6 +118,9 @@ pub enum DecryptError {
     /// It answers another request: one of another number of rows, or in another layout.
     #[error("the reply is to another request: it has other rows, or another layout")]
     OtherRequest,
+    /// What the client had sent along did not come back.
+    #[error("the reply is not to this request, or not under this session's key: its check value is another")]
+    Foreign,
     /// It decrypts to what no honest evaluation gives.
     #[error(
         "the reply does not decrypt within the model's proven bound: this is not an honest evaluation of the request"
@@ -131,6 +134,7 @@ impl DecryptError {
         match self {
             Self::Reply(error) => error.code(),
             Self::OtherRequest => "reply_to_another_request",
+            Self::Foreign => "reply_foreign",
             Self::OutOfBound => "reply_out_of_bound",
         }
     }
@@ -139,7 +143,7 @@ impl DecryptError {
     pub fn remedy(&self) -> String {
         match self {
             Self::Reply(error) => error.remedy(),
-            Self::OtherRequest | Self::OutOfBound => {
+            Self::OtherRequest | Self::Foreign | Self::OutOfBound => {
                 "do not send the data again; keep the reply and its receipt, and report the evaluator".into()
             }
         }

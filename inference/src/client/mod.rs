@@ -1,5 +1,6 @@
 //! The data owner's half: everything that sees a secret key, a feature or a logit.
 
+mod chooser;
 mod encoding;
 mod error;
 mod prediction;

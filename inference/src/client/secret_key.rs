@@ -8,36 +8,45 @@ use crate::binary::{Binary, Buffers, Factor};
 use crate::parameters::ParameterSet;
 use crate::random;
 
-/// A uniform binary secret of N coefficients. It cannot be copied, written or printed, and is erased when dropped.
-pub(crate) struct SecretKey(Binary);
+/// A uniform binary secret: k polynomials of N coefficients. It cannot be copied, written or printed, and is erased when
+/// dropped.
+pub(crate) struct SecretKey(Vec<Binary>);
 
 impl SecretKey {
-    /// N bits of the operating system's randomness. No generator stands between that could be found in memory later.
+    /// k·N bits of the operating system's randomness. No generator stands between that could be found in memory later.
     pub(crate) fn generate(parameters: ParameterSet) -> Self {
-        let mut bytes = Zeroizing::new(vec![0u8; parameters.degree() / 8]);
+        let mut bytes = Zeroizing::new(vec![0u8; parameters.mask_len() / 8]);
         random::fill(&mut bytes);
-        Self(Binary::new(parameters, |words| {
-            for (index, word) in words.iter_mut().enumerate() {
-                *word = u64::from(bytes[index / 8] >> (index % 8) & 1).wrapping_neg();
-            }
-        }))
+        let polynomial = |bytes: &[u8]| {
+            Binary::new(parameters, |words| {
+                for (index, word) in words.iter_mut().enumerate() {
+                    *word = u64::from(bytes[index / 8] >> (index % 8) & 1).wrapping_neg();
+                }
+            })
+        };
+        Self(bytes.chunks(parameters.degree() / 8).map(polynomial).collect())
     }
 
     /// As [`Binary::multiply`].
-    pub(crate) fn multiply(&self, mask: &Factor, first: usize, out: &mut [u64], buffers: &mut Buffers) {
-        self.0.multiply(mask, first, out, buffers);
+    pub(crate) fn multiply(&self, mask: &[Factor], first: usize, out: &mut [u64], buffers: &mut Buffers) {
+        Binary::multiply(&self.0, mask, first, out, buffers);
+    }
+
+    /// Its polynomials.
+    pub(crate) fn polynomials(&self) -> &[Binary] {
+        &self.0
     }
 
     /// As [`Binary::multiply_rows`].
     pub(crate) fn multiply_rows(
         &self,
-        mask: &Factor,
+        mask: &[Factor],
         first: usize,
         rows: (usize, usize),
         out: &mut [u64],
         buffers: &mut Buffers,
     ) {
-        self.0.multiply_rows(mask, first, rows, out, buffers);
+        Binary::multiply_rows(&self.0, mask, first, rows, out, buffers);
     }
 }
 
@@ -51,8 +60,8 @@ impl fmt::Debug for SecretKey {
 impl SecretKey {
     /// The same key as tfhe has it.
     pub(crate) fn to_tfhe(&self) -> tfhe::core_crypto::prelude::GlweSecretKeyOwned<u64> {
-        let bits = self.0.bits();
-        let size = tfhe::core_crypto::prelude::PolynomialSize(bits.len());
+        let size = tfhe::core_crypto::prelude::PolynomialSize(self.0[0].bits().len());
+        let bits: Vec<u64> = self.0.iter().flat_map(Binary::bits).collect();
         tfhe::core_crypto::prelude::GlweSecretKey::from_container(bits, size)
     }
 }
@@ -65,12 +74,13 @@ mod tests {
     fn keys_are_bits_and_no_two_are_equal() {
         for set in ParameterSet::ALL {
             let (one, other) = (SecretKey::generate(set), SecretKey::generate(set));
-            let (one, other) = (one.0.bits(), other.0.bits());
-            assert_eq!(one.len(), set.degree());
+            let bits = |key: &SecretKey| key.0.iter().flat_map(Binary::bits).collect::<Vec<_>>();
+            let (one, other) = (bits(&one), bits(&other));
+            assert_eq!(one.len(), set.mask_len());
             assert!(one.iter().all(|&bit| bit <= 1));
             let ones = one.iter().sum::<u64>() as usize;
             // Twelve standard deviations of 2048 bits.
-            assert!(ones.abs_diff(set.degree() / 2) < 12 * 32, "{ones}");
+            assert!(ones.abs_diff(set.mask_len() / 2) < 12 * 32, "{ones}");
             assert_ne!(one, other);
         }
     }

@@ -26,20 +26,23 @@ use crate::random::{self, Noise};
 /// copy::<cloister_inference::Session>();
 /// ```
 pub struct Session {
-    description: Description,
-    key: SecretKey,
-    public_key: Vec<u8>,
-    noise: Noise,
-    mask: Factor,
-    buffers: Buffers,
+    pub(super) description: Description,
+    pub(super) key: SecretKey,
+    pub(super) public_key: Vec<u8>,
+    pub(super) noise: Noise,
+    /// The mask at work, k polynomials.
+    pub(super) masks: Vec<Factor>,
+    pub(super) buffers: Buffers,
 }
 
 /// An encrypted request, and what is needed to read its answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Request {
-    bytes: Vec<u8>,
-    layout: u8,
-    rows: usize,
+    pub(super) bytes: Vec<u8>,
+    pub(super) layout: u8,
+    pub(super) rows: usize,
+    /// What has to come back of the check, of a model that chooses.
+    pub(super) check: Vec<u64>,
 }
 
 impl Request {
@@ -67,7 +70,7 @@ impl Session {
             key: SecretKey::generate(parameters),
             public_key: vec![],
             noise: Noise::new(),
-            mask: Factor::new(parameters, |_| ()),
+            masks: (0..parameters.dimension()).map(|_| Factor::new(parameters, |_| ())).collect(),
             buffers: Buffers::default(),
         };
         session.public_key = session.encrypt_zero(parameters);
@@ -81,14 +84,17 @@ impl Session {
     }
 
     fn encrypt_zero(&mut self, parameters: ParameterSet) -> Vec<u8> {
-        let mut body = Zeroizing::new(vec![0; parameters.degree()]);
+        let mut bodies = Zeroizing::new(vec![0; parameters.mask_len()]);
         let seed = random::seed();
-        self.mask.refill(parameters, |mask| Keystream::new(&seed).fill(mask));
-        self.key.multiply(&self.mask, 0, &mut body, &mut self.buffers);
-        self.noise.add_t_uniform(parameters.noise(), &mut body);
+        let mut stream = Keystream::new(&seed);
+        for body in bodies.chunks_exact_mut(parameters.degree()) {
+            self.masks.iter_mut().for_each(|mask| mask.refill(parameters, |mask| stream.fill(mask)));
+            self.key.multiply(&self.masks, 0, body, &mut self.buffers);
+        }
+        self.noise.add_t_uniform(parameters.noise(), &mut bodies);
         let mut bytes = message::header(MessageKind::PublicKey, parameters, 0, 0).to_vec();
         bytes.extend(seed);
-        bytes.extend(body.iter().flat_map(|body| body.to_le_bytes()));
+        bytes.extend(bodies.iter().flat_map(|body| body.to_le_bytes()));
         bytes
     }
 
@@ -109,6 +115,11 @@ impl Session {
             return Err(EncryptError::TooManyRows { rows: rows.len(), capacity });
         }
         let encoded = self.description.encode(rows)?;
+        if let (Some(selection), Some(shape)) =
+            (self.description.selection().cloned(), self.description.selection_shape())
+        {
+            return Ok(self.encrypt_bits(&encoded[0], &selection, &shape));
+        }
         let (layout, &packing) = self.description.packing_for(rows.len());
         let mut plain = self.place(&packing, &encoded);
 
@@ -119,12 +130,12 @@ impl Session {
         bytes.extend(seed);
         let mut stream = Keystream::new(&seed);
         for bodies in plain.chunks_exact_mut(packing.bodies(rows.len())) {
-            self.mask.refill(parameters, |mask| stream.fill(mask));
+            self.masks[0].refill(parameters, |mask| stream.fill(mask));
             self.add_masks(&packing, bodies);
             self.noise.add_t_uniform(parameters.noise(), bodies);
             message::write_bodies(bodies, parameters, &mut bytes);
         }
-        Ok(Request { bytes, layout, rows: rows.len() })
+        Ok(Request { bytes, layout, rows: rows.len(), check: vec![] })
     }
 
     /// m of every block, one after the other.
@@ -146,15 +157,18 @@ impl Session {
     /// `bodies` += a·S on the window: its coefficients below zero are the last of the polynomial.
     fn add_masks(&mut self, packing: &Packing, bodies: &mut [u64]) {
         let (below_zero, above) = bodies.split_at_mut(packing.lead());
-        self.key.multiply(&self.mask, packing.degree() - packing.lead(), below_zero, &mut self.buffers);
-        self.key.multiply(&self.mask, 0, above, &mut self.buffers);
+        self.key.multiply(&self.masks, packing.degree() - packing.lead(), below_zero, &mut self.buffers);
+        self.key.multiply(&self.masks, 0, above, &mut self.buffers);
     }
 
     /// The published logits of each row of a request, from the reply to it.
     ///
     /// An error means that the evaluator is not what it should be. Do not send the same rows again under this session.
     pub fn decrypt(&mut self, request: &Request, reply: &[u8]) -> Result<Vec<Vec<f64>>, DecryptError> {
-        let outputs = self.decrypt_outputs(request, reply)?;
+        let outputs = match self.description.selection_shape() {
+            Some(shape) => self.decrypt_chosen(request, reply, &shape)?,
+            None => self.decrypt_outputs(request, reply)?,
+        };
         let limit = self.description.limit();
         if outputs.iter().any(|output| output.unsigned_abs() > limit) {
             return Err(DecryptError::OutOfBound);
@@ -177,7 +191,7 @@ impl Session {
         request: &Request,
         reply: &[u8],
     ) -> Result<Zeroizing<Vec<i64>>, DecryptError> {
-        let Self { description, key, mask, buffers, .. } = self;
+        let Self { description, key, masks, buffers, .. } = self;
         let (packings, bits) = (description.packings(), description.scale().reply);
         let payload = message::reply_payload(reply, packings, (request.layout, request.rows))?;
         let payload = payload.ok_or(DecryptError::OtherRequest)?;
@@ -188,11 +202,11 @@ impl Session {
         let mut phases = Zeroizing::new(vec![0u64; rows * outputs]);
         let mut products = Zeroizing::new(vec![0; rows * kappa]);
         for group in 0..packing.groups() {
-            mask.refill(packing.shape.parameters, |mask| {
+            masks[0].refill(packing.shape.parameters, |mask| {
                 mask.iter_mut().zip(&mut coefficients).for_each(|(a, coefficient)| *a = coefficient);
             });
             products.fill(0);
-            key.multiply_rows(mask, packing.output(0), (packing.stride(), kappa), &mut products, buffers);
+            key.multiply_rows(masks, packing.output(0), (packing.stride(), kappa), &mut products, buffers);
             for (phases, products) in phases.chunks_exact_mut(outputs).zip(products.chunks_exact(kappa)) {
                 let phases = &mut phases[packing.outputs_of(group)];
                 phases.iter_mut().zip(products).for_each(|(phase, product)| *phase = product.wrapping_neg());
@@ -219,7 +233,7 @@ impl Session {
         let blocks =
             bodies.chunks_exact(packing.bodies(rows.len())).zip(plain.chunks_exact(packing.bodies(rows.len())));
         let noise = blocks.map(|(bodies, plain)| {
-            self.mask.refill(packing.shape.parameters, |mask| stream.fill(mask));
+            self.masks[0].refill(packing.shape.parameters, |mask| stream.fill(mask));
             let mut masked = plain.to_vec();
             self.add_masks(&packing, &mut masked);
             bodies.iter().zip(masked).map(|(body, masked)| body.wrapping_sub(masked) as i64).collect()
@@ -311,7 +325,7 @@ mod tests {
 
     /// Σ_j ω_cj x̃_j + B_c, one by one.
     fn naive(bundle: &Bundle, encoded: &[Zeroizing<Vec<i64>>]) -> Vec<Vec<i128>> {
-        let (model, limbs) = (bundle.model(), bundle.description().limbs());
+        let (model, limbs) = (bundle.linear(), bundle.description().limbs());
         let bias = |digits: &Vec<i64>| limbs.recombine(digits)[0];
         let logit = |row: &[i64], (weights, digits): (&Vec<i64>, &Vec<i64>)| {
             let products = weights.iter().zip(row).map(|(&w, &x)| i128::from(w) * i128::from(x));
@@ -335,7 +349,7 @@ mod tests {
     fn largest_noise(bundle: &Bundle) -> u128 {
         let description = bundle.description();
         let (packings, scale) = (description.packings(), description.scale());
-        let norms = Norms::new(bundle.model(), description.limbs(), &vec![0; description.features().len()]);
+        let norms = Norms::new(bundle.linear(), description.limbs(), &vec![0; description.features().len()]);
         Bound::new(&norms, scale, packings).total()
     }
 

@@ -150,7 +150,7 @@ fn assemble(source: &Model, plan: Plan, errors: StatedErrors, options: &ImportOp
         link: source.link,
         name: options.name.clone(),
         bound,
-        limbs,
+        limbs: Some(limbs),
         limit,
         scale,
         steps: source.preparation.steps(),
@@ -162,6 +162,7 @@ fn assemble(source: &Model, plan: Plan, errors: StatedErrors, options: &ImportOp
         version: options.version.clone(),
         decimals,
         features,
+        selection: None,
         parameters,
     })?;
     Ok(Bundle::new(description, model, errors)?)

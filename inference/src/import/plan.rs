@@ -112,7 +112,7 @@ impl Planner<'_> {
     /// One product per logit, its noise included; half of the room is for the flood, or none if that is too much.
     fn interval(&self, decimals: u32, room: f64) -> Vec<Plan> {
         let floods = |parameters| [0.5, 0.0].into_iter().find_map(|s| self.interval_in(parameters, decimals, room * s));
-        ParameterSet::ALL.into_iter().filter_map(floods).collect()
+        ParameterSet::LINEAR.into_iter().filter_map(floods).collect()
     }
 
     fn interval_in(&self, parameters: ParameterSet, decimals: u32, flood: f64) -> Option<Plan> {
@@ -201,7 +201,7 @@ impl Planner<'_> {
         let shift = 62_u32.checked_sub(draft.norms.largest().max(1).ilog2() + 1).filter(|shift| *shift > 0);
         let Some(shift) = shift else { return vec![] };
         let draft = Draft { scale: Scale { shift, ..draft.scale }, ..draft };
-        let plans = ParameterSet::ALL.into_iter().filter_map(|parameters| {
+        let plans = ParameterSet::LINEAR.into_iter().filter_map(|parameters| {
             // Half of what the noise leaves is for the flood, the rest for the reply's rounding.
             self.finish(draft, parameters, decimals, |noise| {
                 let room = (1_u128 << (shift - 1)).saturating_sub(noise.encryption + noise.rerandomisation);
