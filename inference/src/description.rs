@@ -81,6 +81,8 @@ pub enum Link {
     Sigmoid,
     /// σ(l_c) / Σ_i σ(l_i), of classifiers that were trained one against the rest.
     OneVsRest,
+    /// Nothing: logits are probabilities already, as forests average them; one for two labels is the second's.
+    Probability,
     /// exp(l), the values of a regression with a logarithmic link.
     Exp,
 }
@@ -89,7 +91,7 @@ impl Link {
     /// Whether it gives a probability for each label.
     pub fn gives_probabilities(self) -> bool {
         match self {
-            Self::Softmax | Self::Sigmoid | Self::OneVsRest => true,
+            Self::Softmax | Self::Sigmoid | Self::OneVsRest | Self::Probability => true,
             Self::Identity | Self::Exp => false,
         }
     }
@@ -373,8 +375,10 @@ impl Fields {
     fn check_logits(&self) -> Result<(), DescriptionError> {
         let fits = match (self.labels.len(), self.link) {
             (0, Link::Identity | Link::Exp) => self.logits > 0,
-            (2, Link::Identity | Link::Sigmoid) if self.logits == 1 => true,
-            (2.., Link::Identity | Link::Softmax | Link::OneVsRest) => self.logits == self.labels.len(),
+            (2, Link::Identity | Link::Sigmoid | Link::Probability) if self.logits == 1 => true,
+            (2.., Link::Identity | Link::Softmax | Link::OneVsRest | Link::Probability) => {
+                self.logits == self.labels.len()
+            }
             _ => false,
         };
         match fits {

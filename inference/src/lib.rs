@@ -92,7 +92,9 @@ pub use client::{DecryptError, EncryptError, Prediction, Request, Session};
 pub use description::{Description, DescriptionError, Feature, Label, Link, MAX_FEATURES, MAX_LOGITS, MAX_WEIGHTS};
 pub use evaluator::{Asked, EvaluateError, Evaluator, Scratch};
 #[cfg(feature = "import")]
-pub use import::{FeatureRange, ImportError, ImportOptions, ImportReport, Imported, SelfCheck, import};
+pub use import::{
+    FeatureRange, ImportError, ImportOptions, ImportReport, Imported, Quantisation, SelfCheck, Thresholds, import,
+};
 pub use limbs::{Digits, Limbs};
 pub use message::{MAX_MESSAGE_LEN, MessageError, MessageKind};
 pub use packing::Layout;

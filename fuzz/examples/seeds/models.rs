@@ -226,7 +226,7 @@ fn bundles(iris: &Bundle, models: &Models) {
     corpus.refused("format_malformed-truncated", &bytes[..bytes.len() - 1]);
     corpus.refused("format_malformed-description", set(&bytes, "description", "none"));
     corpus.refused("format_not_deterministic-trailing-byte", [&bytes[..], &[0]].concat());
-    corpus.refused("format_version", set(&bytes, "v", 2));
+    corpus.refused("format_version", set(&bytes, "v", 3));
     corpus.refused("format_domain", set(&bytes, "domain", "cloister/Bundle"));
     corpus.refused("format_domain-inside", described(iris, "domain", "cloister/bundle"));
     corpus.refused("bundle_stated_error", set(&bytes, "export", -1e-9));
@@ -272,7 +272,7 @@ fn descriptions(iris: &Bundle, models: &Models) {
     corpus.refused("format_malformed-parameters", set(&bytes, "parameters", "n8192"));
     corpus.refused("format_malformed-step", set(&normalized, "steps/0", "sort"));
     corpus.refused("format_not_deterministic-long-form", replaced(&bytes, b"\x61v\x01", b"\x61v\x18\x01"));
-    corpus.refused("format_version", set(&bytes, "v", 2));
+    corpus.refused("format_version", set(&bytes, "v", 3));
     corpus.refused("format_domain", set(&bytes, "domain", "cloister/bundle"));
     corpus.refused("identifier", set(&bytes, "name", "../i"));
     corpus.refused("identifier-version", set(&bytes, "version", ""));

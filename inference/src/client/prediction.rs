@@ -6,7 +6,7 @@ use crate::description::{Description, Label, Link};
 #[derive(Clone, Debug, PartialEq)]
 pub struct Prediction {
     /// The predicted class: that of the largest published logit; with one logit for two labels the second label if the
-    /// logit is positive. A regression has none.
+    /// logit is positive, or the probability above a half. A regression has none.
     pub label: Option<Label>,
     /// Whether the label is the original model's for sure: no change of the logits by the bound makes it another.
     /// Always so for a regression.
@@ -26,7 +26,10 @@ impl Prediction {
         assert_eq!(logits.len(), description.logits(), "as many logits as the description says");
         let (label, margin) = match (description.labels(), &logits[..]) {
             ([], _) => (None, f64::INFINITY),
-            ([no, yes], &[logit]) => (Some(if logit > 0.0 { yes } else { no }), logit.abs()),
+            ([no, yes], &[logit]) => {
+                let cut = if description.link() == Link::Probability { 0.5 } else { 0.0 };
+                (Some(if logit > cut { yes } else { no }), (logit - cut).abs())
+            }
             (labels, _) => {
                 let (first, margin) = lead(&logits);
                 (Some(&labels[first]), 0.5 * margin)
@@ -56,7 +59,8 @@ fn lead(logits: &[f64]) -> (usize, f64) {
 
 fn apply(link: Link, logits: &[f64]) -> Vec<f64> {
     match link {
-        Link::Identity => logits.to_vec(),
+        Link::Probability if logits.len() == 1 => vec![1.0 - logits[0], logits[0]],
+        Link::Identity | Link::Probability => logits.to_vec(),
         Link::Softmax => softmax(logits),
         Link::Sigmoid => vec![sigmoid(-logits[0]), sigmoid(logits[0])],
         Link::OneVsRest => normalised(logits.iter().copied().map(sigmoid)),

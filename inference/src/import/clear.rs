@@ -11,6 +11,7 @@ use rten_onnx::onnx::{AttributeProto, NodeProto};
 use super::model::Model;
 use super::onnx::op;
 use super::tensor::Tensor;
+use super::trees;
 
 /// A value of one row, or a constant as it lies.
 #[derive(Clone)]
@@ -112,11 +113,16 @@ fn run(node: &NodeProto, values: &HashMap<&str, Clear<'_>>) -> Option<Vec<f64>> 
                 None => products,
             }
         }
+        "Relu" => row(0)?.iter().map(|x| x.max(0.0)).collect(),
+        "Tanh" => row(0)?.iter().map(|x| x.tanh()).collect(),
+        "Sigmoid" => row(0)?.iter().map(|x| 1.0 / (1.0 + (-x).exp())).collect(),
+        "TreeEnsembleClassifier" | "TreeEnsembleRegressor" => trees::listed(node, row(0)?)?,
+        "TreeEnsemble" => trees::linked(node, row(0)?)?,
         _ => return None,
     })
 }
 
-fn floats(attribute: &AttributeProto) -> impl Iterator<Item = f64> {
+pub(super) fn floats(attribute: &AttributeProto) -> impl Iterator<Item = f64> {
     attribute.floats.iter().copied().map(f64::from)
 }
 

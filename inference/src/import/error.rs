@@ -47,7 +47,7 @@ pub enum ImportError {
         remedy: String,
     },
     /// A graph that is no linear model as a whole.
-    #[error("the graph is no linear model: {reason}")]
+    #[error("the graph is no model that is supported: {reason}")]
     Graph {
         /// What is wrong with it.
         reason: String,
@@ -118,6 +118,19 @@ pub enum ImportError {
         /// The smallest of 1, 2, 5, 10, … × 10^−15 that can be kept, up to a few million.
         reachable: Option<f64>,
     },
+    /// Thresholds of a model that has none.
+    #[error("a network has no thresholds that could be public")]
+    NoThresholds,
+    /// More bits than one request holds.
+    #[error("the {bits} bits of a row take {len} bytes, where one request has at most {max}")]
+    TooLong {
+        /// The bits of a row.
+        bits: usize,
+        /// What they take at least.
+        len: usize,
+        /// The limit.
+        max: usize,
+    },
     /// A distance that is no probability.
     #[error("a distance of {distance} cannot be kept")]
     NoDistance {
@@ -170,6 +183,8 @@ impl ImportError {
             Self::NoPrecision { .. } => "no_precision",
             Self::Precision { .. } => "precision",
             Self::NoDistance { .. } => "no_distance",
+            Self::NoThresholds => "no_thresholds",
+            Self::TooLong { .. } => "too_long",
             Self::Distance { .. } => "distance",
             Self::SelfCheck { .. } => "self_check",
             Self::Description(error) => error.code(),
@@ -182,7 +197,14 @@ impl ImportError {
     pub fn remedy(&self) -> String {
         match self {
             Self::UnsupportedNode { remedy, .. } | Self::Graph { remedy, .. } => remedy.clone(),
-            Self::TooLarge { .. } | Self::NotOnnx { .. } => "give the .onnx file of a linear model".into(),
+            Self::TooLarge { .. } | Self::NotOnnx { .. } => "give the .onnx file of a model that is supported".into(),
+            Self::TooWide { what: "levels of a tree", max, .. } => format!("train with max_depth={max} or less"),
+            Self::TooWide { what: "trees", max, .. } => format!("train with n_estimators={max} or less in all classes"),
+            Self::TooWide { what: "nodes of trees", max, .. } => {
+                format!(
+                    "train with a smaller max_depth, max_leaf_nodes or n_estimators, for {max} branches and leaves in all"
+                )
+            }
             Self::TooWide { what, max, .. } => format!("train a model of at most {max} {what}"),
             Self::NotFinite { .. } => {
                 "train the model again; some of its numbers are missing or have overflowed".into()
@@ -198,6 +220,11 @@ impl ImportError {
                     .into()
             }
             Self::NoPrecision { .. } => "ask for a positive number such as 0.001".into(),
+            Self::NoThresholds => "import a network without public thresholds".into(),
+            Self::TooLong { .. } => {
+                "make the thresholds public if they are trees, train on fewer columns, or ask for a coarser precision"
+                    .into()
+            }
             Self::NoDistance { .. } => "ask for a number between 0 and 1, such as 2^-30".into(),
             Self::Distance { reachable: Some(distance), .. } => {
                 format!(

@@ -6,10 +6,10 @@
 //!    β, and its errors.
 //! 2. Backward, how each logit depends on every vector, which ends in V.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use super::ImportError;
-use super::chain::{Id, Operation};
+use super::chain::{Chain, Id, Operation};
 use super::model::Model;
 use super::onnx::graph_refused;
 use super::tensor::{Parameters, Precision};
@@ -95,7 +95,7 @@ fn backward_roundings(model: &Model, needed: &[bool]) -> f64 {
     let stages = model.chain.stages().iter().zip(needed).filter(|(_, needed)| **needed);
     let roundings = stages.map(|(stage, _)| match &stage.operation {
         Operation::Columns { columns: elements, .. } | Operation::Select { elements, .. } => repetitions(elements),
-        Operation::Join(_) | Operation::Sum(_) => 1.0,
+        Operation::Join(_) | Operation::Sum(_) | Operation::Ensemble { .. } | Operation::Activate { .. } => 1.0,
         Operation::Add { constants, .. } => 1.0 + constants.roundings(),
         Operation::Multiply { by, .. } | Operation::Divide { by, .. } => 2.0 + by.roundings(),
         Operation::Product { matrix, .. } => 1.0 + stage.width as f64 + matrix.roundings(),
@@ -145,6 +145,7 @@ impl Extent {
             Operation::Divide { of, by } => before[*of].divide(by),
             Operation::Product { of, matrix } => before[*of].product(matrix, width),
             Operation::Sum(parts) => Self::sum(parts, width, before),
+            Operation::Ensemble { .. } | Operation::Activate { .. } => unreachable!("only linear models are folded"),
         }
     }
 
@@ -281,7 +282,7 @@ fn slopes(model: &Model, needed: &[bool]) -> Result<Vec<Vec<f64>>, ImportError> 
             if !slope.iter().all(|slope| slope.abs() <= LARGEST) {
                 return Err(overflow());
             }
-            work = spend(work, &stages[id].operation, &slope)?;
+            spend(&mut work, &stages[id].operation, &slope)?;
             pull_back(&stages[id].operation, &slope, &mut slopes, &mut columns);
         }
         Ok(columns)
@@ -290,17 +291,60 @@ fn slopes(model: &Model, needed: &[bool]) -> Result<Vec<Vec<f64>>, ImportError> 
 }
 
 /// Multiplications: some seconds of them.
-const MAX_WORK: usize = 1 << 33;
+pub(super) const MAX_WORK: usize = 1 << 33;
 
-fn spend(work: usize, operation: &Operation, slope: &[f64]) -> Result<usize, ImportError> {
+fn spend(work: &mut usize, operation: &Operation, slope: &[f64]) -> Result<(), ImportError> {
     let cost = match operation {
         Operation::Product { matrix, .. } => {
             matrix.values.len() / slope.len() * slope.iter().filter(|&&slope| slope != 0.0).count()
         }
         _ => slope.len(),
     };
-    work.checked_sub(cost)
-        .ok_or_else(|| graph_refused("its chain of matrices takes more work than any model that is served"))
+    *work = work
+        .checked_sub(cost)
+        .ok_or_else(|| graph_refused("its chain of matrices takes more work than any model that is served"))?;
+    Ok(())
+}
+
+/// How an element of a vector depends on columns, and on steps that are not affine.
+pub(super) struct Slope {
+    pub(super) constant: f64,
+    pub(super) columns: Vec<f64>,
+    /// For each such step, how much it changes with each of the step's elements.
+    pub(super) nonlinear: HashMap<Id, Vec<f64>>,
+}
+
+impl Slope {
+    /// One walk back, not beyond what is not affine.
+    pub(super) fn of(chain: &Chain, id: Id, element: usize, work: &mut usize) -> Result<Self, ImportError> {
+        let (needed, stages) = (chain.needed(id), chain.stages());
+        let width = |stage: Id| if needed[stage] { stages[stage].width } else { 0 };
+        let mut slopes: Vec<Vec<f64>> = (0..=id).map(|stage| vec![0.0; width(stage)]).collect();
+        slopes[id][element] = 1.0;
+        let mut found = Self { constant: 0.0, columns: vec![0.0; chain.features()], nonlinear: HashMap::new() };
+        for stage in (0..=id).rev().filter(|&stage| needed[stage]) {
+            let slope = std::mem::take(&mut slopes[stage]);
+            if !slope.iter().all(|slope| slope.abs() <= LARGEST) {
+                return Err(overflow());
+            }
+            let operation = &stages[stage].operation;
+            spend(work, operation, &slope)?;
+            match operation {
+                Operation::Ensemble { .. } | Operation::Activate { .. } => {
+                    if slope.iter().any(|&slope| slope != 0.0) {
+                        found.nonlinear.insert(stage, slope);
+                    }
+                }
+                _ => {
+                    if let Operation::Add { constants, .. } = operation {
+                        found.constant += constants.values.iter().zip(&slope).map(|(p, slope)| p * slope).sum::<f64>();
+                    }
+                    pull_back(operation, &slope, &mut slopes, &mut found.columns);
+                }
+            }
+        }
+        Ok(found)
+    }
 }
 
 /// Adds what a vector's slope means for those that it is computed from.
@@ -333,6 +377,7 @@ fn pull_back(operation: &Operation, slope: &[f64], slopes: &mut [Vec<f64>], colu
                 *to += used.iter().map(|&(index, slope)| slope * row[index]).sum::<f64>();
             }
         }
+        Operation::Ensemble { .. } | Operation::Activate { .. } => {}
     }
 }
 

@@ -1,12 +1,15 @@
 //! From an ONNX file to a bundle, on the model owner's machine.
 
 mod chain;
+mod choice;
 mod clear;
+mod ensemble;
 mod error;
 mod fold;
 mod guard;
 mod model;
 mod nodes;
+mod nonlinear;
 mod onnx;
 mod plan;
 mod preparation;
@@ -17,6 +20,7 @@ mod sample;
 mod shaping;
 mod tail;
 mod tensor;
+mod trees;
 
 use std::fmt;
 
@@ -25,9 +29,11 @@ use crate::bundle::Bundle;
 use crate::description::{self, Description, Feature};
 use crate::evaluator::Evaluator;
 use crate::mask::{Keystream, SEED_LEN};
+use choice::{Choice, Task};
 pub use error::ImportError;
 use fold::FoldedModel;
 use model::Model;
+use nonlinear::Source;
 use plan::{Plan, Wish};
 
 /// What the ONNX file does not say.
@@ -51,6 +57,11 @@ pub struct ImportOptions {
     /// MinMaxScaler does by default; within what it maps to ±1 if it subtracts nothing, as MaxAbsScaler does. The
     /// latter two get a tenth of the span on each side. Columns over their norm are within ±1 in any case.
     pub ranges: Option<Vec<FeatureRange>>,
+    /// Whether clients may know the thresholds of trees.
+    pub thresholds: Thresholds,
+    /// Some rows of the columns, as clients will have them: what features are cut into bits by, of trees and networks.
+    /// Without them rows all over the ranges are as good as any.
+    pub rows: Vec<Vec<f64>>,
     /// Names for the columns if there are no ranges; without either they are those of the graph's inputs if each is
     /// one column, or `x0`, `x1`, ….
     pub feature_names: Option<Vec<String>>,
@@ -66,9 +77,38 @@ impl ImportOptions {
             model_privacy: None,
             budget: None,
             ranges: None,
+            thresholds: Thresholds::Hidden,
+            rows: vec![],
             feature_names: None,
         }
     }
+}
+
+/// Whether the thresholds of trees become public.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Thresholds {
+    /// Features are cut into intervals of one width, which say nothing of the model, and thresholds move to their ends.
+    #[default]
+    Hidden,
+    /// Features are cut at the thresholds themselves, which the description tells: every path is the original model's.
+    Public,
+}
+
+/// What cutting features into levels changes, against the model itself.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Quantisation {
+    /// As many rows were compared.
+    pub rows: usize,
+    /// Whether they are data that was given, or lie all over the ranges.
+    pub from_data: bool,
+    /// As many have another label.
+    pub labels_changed: usize,
+    /// By which no logit has changed more.
+    pub largest_difference: f64,
+    /// The bits of a row.
+    pub bits: u32,
+    /// The share of labels that changed, or a regression's root mean square of changes over ten of its deviations.
+    pub(crate) amount: f64,
 }
 
 /// What some data says of one column.
@@ -102,6 +142,8 @@ pub struct ImportReport {
     pub ledger: ErrorLedger,
     /// How the integers fared against the original numbers.
     pub self_check: SelfCheck,
+    /// What bits cost, of trees and networks.
+    pub quantisation: Option<Quantisation>,
 }
 
 /// The bundle's integer evaluation against a float64 evaluation of the ONNX file's own numbers, on random rows.
@@ -115,7 +157,7 @@ pub struct SelfCheck {
 
 impl fmt::Display for ImportReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { precision, ledger, self_check: SelfCheck { rows, largest_difference } } = self;
+        let Self { precision, ledger, self_check: SelfCheck { rows, largest_difference }, quantisation: _ } = self;
         writeln!(f, "{ledger}")?;
         writeln!(f, "{:<20} {precision:.3e}", "asked for")?;
         write!(f, "{:<20} {largest_difference:.3e} on {rows} random rows", "self-check")
@@ -134,14 +176,106 @@ pub fn import(onnx: &[u8], options: &ImportOptions) -> Result<Imported, ImportEr
     let model = Model::read(onnx)?;
     description::check_shape(model.features(), model.chain.width(model.logits))?;
     let features = ranges::declare(&model, options)?;
-    let folded = FoldedModel::new(&model, &features)?;
     let wish = Wish { precision: options.precision, distance: options.model_privacy };
+    if !matches!(model.source, Source::Linear) {
+        return import_choice(&model, &features, wish, options);
+    }
+    let folded = FoldedModel::new(&model, &features)?;
     let plan = Plan::new(&folded, &features, wish)?;
     let bundle = assemble(&model, plan, folded.errors, options)?;
     let self_check = check_itself(&bundle, &model)?;
-    let report = ImportReport { precision: options.precision, ledger: *bundle.ledger(), self_check };
+    let report =
+        ImportReport { precision: options.precision, ledger: *bundle.ledger(), self_check, quantisation: None };
     Ok(Imported { bundle, report })
 }
+
+/// Trees or a network: rows are cut into bits.
+fn import_choice(
+    model: &Model,
+    features: &[Feature],
+    wish: Wish,
+    options: &ImportOptions,
+) -> Result<Imported, ImportError> {
+    let rows = prepared(model, features.len(), &options.rows)?;
+    let features: Vec<Feature> = features.iter().map(|feature| Feature { step: None, ..feature.clone() }).collect();
+    let task = Task {
+        source: &model.source,
+        features: &features,
+        rows: &rows,
+        link: model.link,
+        thresholds: options.thresholds,
+        wish,
+    };
+    let Choice { model: integers, selection, parameters, scale, decimals, bound, limit, quantisation } =
+        Choice::new(&task)?;
+    let stated = task.stated();
+    let description = Description::new(description::Fields {
+        v: 2,
+        link: model.link,
+        name: options.name.clone(),
+        bound,
+        limbs: None,
+        limit,
+        scale,
+        steps: model.preparation.steps(),
+        budget: options.budget,
+        domain: description::DOMAIN.into(),
+        labels: model.labels.clone(),
+        logits: model.chain.width(model.logits),
+        layouts: vec![],
+        version: options.version.clone(),
+        decimals,
+        features: features.clone(),
+        selection: Some(selection),
+        parameters,
+    })?;
+    let bundle = Bundle::new(description, integers, stated)?;
+    let self_check = check_choice(&bundle, model, options.thresholds)?;
+    let (precision, ledger) = (options.precision, *bundle.ledger());
+    Ok(Imported { bundle, report: ImportReport { precision, ledger, self_check, quantisation: Some(quantisation) } })
+}
+
+/// Rows after the client's steps; those that these cannot be taken with are left out.
+fn prepared(model: &Model, columns: usize, rows: &[Vec<f64>]) -> Result<Vec<Vec<f64>>, ImportError> {
+    if let Some(row) = rows.iter().find(|row| row.len() != columns) {
+        return Err(ImportError::Columns { what: "values of a row", expected: columns, actual: row.len() });
+    }
+    let steps = model.preparation.steps();
+    let prepare = |row: &Vec<f64>| {
+        let mut row = row.clone();
+        let taken = steps.iter().try_for_each(|step| step.apply(&mut row));
+        taken.ok().filter(|()| row.iter().all(|value| value.is_finite())).map(|()| row)
+    };
+    Ok(rows.iter().filter_map(prepare).collect())
+}
+
+/// Compares what was read with the graph itself, and the bundle's published logits with both where thresholds are exact.
+fn check_choice(bundle: &Bundle, model: &Model, thresholds: Thresholds) -> Result<SelfCheck, ImportError> {
+    let (evaluator, description) = (Evaluator::new(bundle), bundle.description());
+    let rows = random_rows(description.features(), CHOICE_ROWS, bundle.digest());
+    let (mut checked, mut largest_difference) = (0, 0.0_f64);
+    for row in rows {
+        let encoded = [description.encode_prepared(checked, &row)?];
+        let (clear, read) = (clear::logits(model, &row), model.source.logits(&row));
+        checked += 1;
+        for ((logit, clear), read) in evaluator.evaluate_clear(&encoded).remove(0).into_iter().zip(clear).zip(read) {
+            let published = (description.publish(logit) - clear).abs();
+            let (difference, bound) = match thresholds {
+                Thresholds::Public => (published, bundle.bound()),
+                // What bits change is no fault; what was read is held to the graph.
+                Thresholds::Hidden => ((read - clear).abs(), 1e-9 + 1e-6 * clear.abs().max(1.0)),
+            };
+            // Not even NaN gets by.
+            if !(difference <= bound) {
+                return Err(ImportError::SelfCheck { difference, bound });
+            }
+            largest_difference = largest_difference.max(published);
+        }
+    }
+    Ok(SelfCheck { rows: checked, largest_difference })
+}
+
+const CHOICE_ROWS: usize = 64;
 
 fn assemble(source: &Model, plan: Plan, errors: StatedErrors, options: &ImportOptions) -> Result<Bundle, ImportError> {
     let Plan { model, features, parameters, scale, limbs, layouts, decimals, bound, limit, cost: _ } = plan;
@@ -262,7 +396,7 @@ mod tests {
             sample.node(&format!("Exp({}) -> e{n}", if n == 0 { "X".into() } else { format!("e{}", n - 1) }))
         });
         let error = Model::read(&deep.file(&["e99999"])).unwrap_err();
-        assert!(error.to_string().ends_with("no linear model makes so much of its scores"), "{error}");
+        assert!(error.to_string().ends_with("no model that is supported makes so much of its scores"), "{error}");
     }
 
     #[test]

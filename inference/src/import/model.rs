@@ -7,6 +7,7 @@ use rten_onnx::onnx::NodeProto;
 
 use super::ImportError;
 use super::chain::{Chain, Id, Operation, State, TooLarge};
+use super::nonlinear::Source;
 use super::onnx::{Graph, graph_refused};
 use super::preparation::Preparation;
 use super::refusal::{refused, refused_for};
@@ -14,7 +15,7 @@ use super::tail::{self, Formula, Matched, Mismatch};
 use super::tensor::Tensor;
 use crate::description::{Label, Link};
 
-/// A linear model as its file has it.
+/// A model as its file has it.
 #[derive(Clone, Debug)]
 pub(super) struct Model {
     pub(super) graph: Graph,
@@ -27,6 +28,7 @@ pub(super) struct Model {
     /// None of a regression.
     pub(super) labels: Vec<Label>,
     pub(super) preparation: Preparation,
+    pub(super) source: Source,
 }
 
 /// A value of the graph, as far as it is understood.
@@ -152,7 +154,7 @@ impl Reader {
     fn deepen(&mut self, node: &NodeProto, name: &str, value: &Value, depth: usize) -> Result<(), ImportError> {
         match value {
             Value::Constant(_) | Value::Vector { .. } => Ok(()),
-            _ if depth > MAX_DEPTH => Err(refused(node, "no linear model makes so much of its scores")),
+            _ if depth > MAX_DEPTH => Err(refused(node, "no model that is supported makes so much of its scores")),
             _ => {
                 self.depths.insert(name.to_owned(), depth);
                 Ok(())
@@ -206,7 +208,16 @@ impl Reader {
         let places = self.places(logits).ok_or_else(|| graph_refused("its scores are in no one place"))?;
         self.preparation.check(&self.chain, logits)?;
         let Self { chain, preparation, .. } = self;
-        Ok(Model { graph, chain, logits, places, link, labels, preparation })
+        let source = Source::of(&chain, logits)?;
+        let link = match (&source, link) {
+            (Source::Trees(trees), Link::Identity) if !labels.is_empty() && trees.gives_probabilities() => {
+                Link::Probability
+            }
+            (Source::Trees(_), Link::Probability) => link,
+            (_, Link::Probability) => return Err(graph_refused("its scores are no shares")),
+            (_, link) => link,
+        };
+        Ok(Model { graph, chain, logits, places, link, labels, preparation, source })
     }
 
     /// Matches the outputs against the list of tails.
@@ -289,7 +300,7 @@ impl Reader {
 pub(super) const REMEDY: &str = "export the model itself, not one that calibrates or combines several, with skl2onnx; for a classifier \
                       the option raw_scores=True makes the scores its output";
 
-pub(super) const TOO_DEEP: &str = "no linear model makes so much of its scores";
+pub(super) const TOO_DEEP: &str = "no model that is supported makes so much of its scores";
 
 const NO_SCORE: &str = "this output is no score of the label";
 
@@ -300,7 +311,7 @@ fn producer<'a>(graph: &'a Graph, name: &str) -> Option<&'a NodeProto> {
 
 fn unlisted(outputs: &Formula) -> String {
     match outputs.write() {
-        Some(written) => format!("no linear model has the output {} with these labels", written.text),
+        Some(written) => format!("no model that is supported has the output {} with these labels", written.text),
         None => TOO_DEEP.into(),
     }
 }
@@ -386,7 +397,10 @@ mod tests {
         let reason = |sample: Sample, outputs: &[&str]| sample.refusal(outputs).1;
         assert_eq!(reason(sample(), &["label"]), "none of its outputs is a score");
         assert_eq!(reason(sample(), &[]), "none of its outputs is a score");
-        assert_eq!(reason(sample(), &["scores"]), "no linear model has the output Softmax(S) with these labels");
+        assert_eq!(
+            reason(sample(), &["scores"]),
+            "no model that is supported has the output Softmax(S) with these labels"
+        );
         assert_eq!(reason(sample(), &["scores", "X"]), "none of the outputs is a label");
         assert_eq!(reason(sample(), &["label", "scores", "X"]), NO_SCORE);
         assert_eq!(reason(sample(), &["label", "label"]), NO_SCORE);

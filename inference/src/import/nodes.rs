@@ -8,6 +8,7 @@ use rten_onnx::onnx::{AttributeProto, NodeProto};
 use super::ImportError;
 use super::chain::{Id, Operation};
 use super::model::{REMEDY, Reader, Value, too_large};
+use super::nonlinear::Activation;
 use super::onnx::{attributes, labels, numbers, op};
 use super::refusal::{refused, refused_for};
 use super::tail::Formula;
@@ -32,6 +33,8 @@ impl Reader {
             "Scaler" => self.scaler(node)?,
             "LinearRegressor" => self.regressor(node)?,
             "LinearClassifier" => return self.classifier(node),
+            "TreeEnsembleClassifier" | "TreeEnsembleRegressor" | "TreeEnsemble" => return self.ensemble(node),
+            "Relu" | "Tanh" => self.activation(node)?,
             "Imputer" => self.imputer(node)?,
             "Normalizer" | "LpNormalization" => self.normalizer(node)?,
             "Concat" | "FeatureVectorizer" => self.concat(node)?,
@@ -52,7 +55,7 @@ impl Reader {
             "Not" => self.function(node, "Not")?,
             "Reciprocal" => self.function(node, "Reciprocal")?,
             "Sigmoid" => self.function(node, "Sigmoid")?,
-            _ => return Err(refused(node, "no linear model has this operator")),
+            _ => return Err(refused(node, "no model that is supported has this operator")),
         };
         Ok(vec![value])
     }
@@ -67,6 +70,28 @@ impl Reader {
             Value::Vector { id, flat: false } => Ok((id, self.chain.width(id))),
             _ => Err(refused(node, "what it reads is not linear in the features")),
         }
+    }
+
+    /// A hidden layer: the activation of every element.
+    fn activation(&mut self, node: &NodeProto) -> Result<Value> {
+        attributes(node, [])?;
+        let (of, width) = self.vector(node, 0)?;
+        let activation = Activation::named(op(node)).ok_or_else(|| refused(node, "it is no activation"))?;
+        Ok(Value::Vector { id: self.push(width, Operation::Activate { of, activation })?, flat: false })
+    }
+
+    /// As [`vector`](Self::vector); the logistic function of a vector is a hidden layer if a matrix comes next.
+    fn layer(&mut self, node: &NodeProto) -> Result<(Id, usize)> {
+        if let Value::Formula { formula, width } = self.input(node, 0)?
+            && let Formula::Apply("Sigmoid", arguments, _) = &*formula
+            && let [argument] = &arguments[..]
+            && let Formula::Scores(of) = **argument
+        {
+            let id = self.push(width, Operation::Activate { of, activation: Activation::Sigmoid })?;
+            self.name(id, &node.input[0]);
+            return Ok((id, width));
+        }
+        self.vector(node, 0)
     }
 
     pub(super) fn constant(&self, node: &NodeProto, index: usize) -> Result<Rc<Tensor>> {
@@ -164,7 +189,7 @@ impl Reader {
 
     fn mat_mul(&mut self, node: &NodeProto) -> Result<Value> {
         attributes(node, [])?;
-        let ((of, width), constant) = (self.vector(node, 0)?, self.constant(node, 1)?);
+        let ((of, width), constant) = (self.layer(node)?, self.constant(node, 1)?);
         let (id, flat) = match (&constant.dims[..], constant.numbers()) {
             (&[rows], Some(matrix)) if rows == width => (self.product(of, 1, matrix.clone())?, true),
             (&[rows, columns], Some(matrix)) if rows == width && columns > 0 => {
@@ -194,7 +219,7 @@ impl Reader {
         if factor(alpha) != 1.0 || factor(beta) != 1.0 || flag(trans_a) != 0 {
             return Err(refused(node, "its factors are not 1, or it transposes the features"));
         }
-        let ((of, width), constant) = (self.vector(node, 0)?, self.constant(node, 1)?);
+        let ((of, width), constant) = (self.layer(node)?, self.constant(node, 1)?);
         let id = match (&constant.dims[..], constant.numbers(), flag(trans_b)) {
             (&[rows, columns], Some(matrix), 0) if rows == width && columns > 0 => {
                 self.product(of, columns, matrix.clone())?

@@ -92,10 +92,16 @@ const MAX_LEN: usize = 64 << 20;
 
 /// What is in the way of a whole graph, not of one node.
 pub(super) fn graph_refused(reason: impl Into<String>) -> ImportError {
-    ImportError::Graph {
-        reason: reason.into(),
-        remedy: "export a linear scikit-learn model with skl2onnx, from a FloatTensorType or DoubleTensorType".into(),
-    }
+    graph_refused_for(
+        reason,
+        "export a linear model, trees or a network of one hidden layer with skl2onnx or onnxmltools, from a FloatTensorType \
+         or DoubleTensorType",
+    )
+}
+
+/// The same, with what helps here.
+pub(super) fn graph_refused_for(reason: impl Into<String>, remedy: impl Into<String>) -> ImportError {
+    ImportError::Graph { reason: reason.into(), remedy: remedy.into() }
 }
 
 fn name(name: &Option<String>) -> &str {

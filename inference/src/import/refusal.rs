@@ -8,7 +8,7 @@ use super::onnx::op;
 const MACHINE_LEARNING: &str = "ai.onnx.ml";
 
 /// The operators that are understood, and whether they are of machine learning or of ONNX itself.
-const MACHINE_LEARNING_OPERATORS: [&str; 8] = [
+const MACHINE_LEARNING_OPERATORS: [&str; 11] = [
     "ArrayFeatureExtractor",
     "FeatureVectorizer",
     "Imputer",
@@ -16,10 +16,13 @@ const MACHINE_LEARNING_OPERATORS: [&str; 8] = [
     "LinearRegressor",
     "Normalizer",
     "Scaler",
+    "TreeEnsemble",
+    "TreeEnsembleClassifier",
+    "TreeEnsembleRegressor",
     "ZipMap",
 ];
 
-const OPERATORS: [&str; 27] = [
+const OPERATORS: [&str; 29] = [
     "Abs",
     "Add",
     "ArgMax",
@@ -47,6 +50,8 @@ const OPERATORS: [&str; 27] = [
     "Sqrt",
     "Sub",
     "Sum",
+    "Relu",
+    "Tanh",
 ];
 
 /// What an operator gives away of the model that it is from.
@@ -58,12 +63,7 @@ struct Sign {
 }
 
 /// The most telling first: some operators are in several kinds of models.
-const SIGNS: [Sign; 14] = [
-    Sign {
-        operators: &["TreeEnsembleClassifier", "TreeEnsembleRegressor", "TreeEnsemble"],
-        model: "a decision tree, a forest or a boosted ensemble",
-        remedy: "train a linear model such as LogisticRegression or Ridge; trees are not supported yet",
-    },
+const SIGNS: [Sign; 13] = [
     Sign {
         operators: &["SVMClassifier", "SVMRegressor"],
         model: "a support vector machine with a kernel",
@@ -80,9 +80,9 @@ const SIGNS: [Sign; 14] = [
         remedy: "train LogisticRegression or LinearDiscriminantAnalysis, whose boundaries are linear",
     },
     Sign {
-        operators: &["Relu", "Tanh", "Elu", "LeakyRelu"],
-        model: "a neural network",
-        remedy: "train a linear model such as LogisticRegression or Ridge; networks are not supported yet",
+        operators: &["Elu", "LeakyRelu", "Selu", "Softplus", "Conv", "LSTM", "GRU"],
+        model: "a neural network of another kind than those that are supported",
+        remedy: "train one hidden layer with activation=\"relu\", \"tanh\", \"logistic\" or \"identity\", such as MLPClassifier",
     },
     Sign {
         operators: &["ReduceProd", "ConstantOfShape"],
@@ -140,7 +140,7 @@ pub(super) fn check_operators(nodes: &[NodeProto]) -> Result<(), ImportError> {
         }
     }
     match nodes.iter().find(|node| !is_known(node)) {
-        Some(node) => Err(refused(node, "no linear model has this operator")),
+        Some(node) => Err(refused(node, "no model that is supported has this operator")),
         None => Ok(()),
     }
 }
@@ -205,14 +205,14 @@ mod tests {
             ("Log", "it comes from PowerTransformer or a logarithm of features")
         );
         assert_eq!(refusal(&["Pow(X, X) -> a", "ReduceLogSumExp(a) -> y"]).0, "ReduceLogSumExp");
-        assert_eq!(refusal(&["Clip(X) -> a", "Relu(a) -> y"]).0, "Relu");
-        assert_eq!(refusal(&["Mystery(X) -> y"]).1, "no linear model has this operator");
+        assert_eq!(refusal(&["Clip(X) -> a", "Elu(a) -> y"]).0, "Elu");
+        assert_eq!(refusal(&["Mystery(X) -> y"]).1, "no model that is supported has this operator");
     }
 
     #[test]
     fn operators_are_known_by_their_domain() {
         for (op, domain) in
-            [("Scaler", "com.example"), ("ZipMap", ""), ("Add", "ai.onnx.ml"), ("TreeEnsembleClassifier", "ai.onnx.ml")]
+            [("Scaler", "com.example"), ("ZipMap", ""), ("Add", "ai.onnx.ml"), ("TreeEnsembleClassifier", "")]
         {
             let bytes = changed(|graph| {
                 let scaler = node(graph, "Scaler");

@@ -17,7 +17,10 @@
 //! | SGDClassifier(loss="log_loss"), K > 2 | σ(S) over its sum, 1/K if that is zero | the same | one-vs-rest |
 //! | OneVsRestClassifier, K = 2 | L1(1 − σ(S), σ(S)) | 1 − σ(S), σ(S) | sigmoid |
 //! | OneVsRestClassifier, K > 2 | L1(Each(σ(S))) | Each(σ(S)) | one-vs-rest |
-//! | linear regressions, PLSRegression, VotingRegressor of them | S | none | identity |
+//! | DecisionTreeClassifier and forests, K = 2 | 1 − S, S | the same | probability |
+//! | DecisionTreeClassifier and forests, K > 2: S is made of shares | S | S | probability |
+//! | boosted trees and MLPClassifier | as LogisticRegression, or as SGDClassifier | | |
+//! | linear regressions, trees, PLSRegression, VotingRegressor of them | S | none | identity |
 //! | PoissonRegressor, GammaRegressor, TweedieRegressor with a logarithm | Exp(S) | none | exp |
 //!
 //! The scores may come as one array, through a ZipMap, or as one output per label (zipmap=False, True, "columns").
@@ -200,7 +203,7 @@ const fn regression(outputs: &'static str, link: Link) -> Tail {
 }
 
 /// The list above; the scores of two labels without probabilities are in [`plain_scores`].
-const TAILS: [Tail; 22] = [
+const TAILS: [Tail; 23] = [
     tail("S", "S", "", Logits::Several, Link::Identity),
     tail("L1(S)", "S", "", Logits::Several, Link::Identity),
     tail("Softmax(S)", "S", "", Logits::Several, Link::Softmax),
@@ -210,6 +213,7 @@ const TAILS: [Tail; 22] = [
     tail("P", "S", SIGMOID, Logits::Positive, Link::Sigmoid),
     tail("L1(P)", "S", SIGMOID, Logits::Positive, Link::Sigmoid),
     tail("L1(P)", "S", SIGMOID, Logits::Several, Link::OneVsRest),
+    tail(TWO, TWO, "S", Logits::Single, Link::Probability),
     tail(TWO, TWO, SIGMOID, Logits::Single, Link::Sigmoid),
     tail(TWO, TWO, NEGATED, Logits::Negated, Link::Sigmoid),
     tail(SHARES, SHARES, NEGATED, Logits::NegatedSeveral, Link::OneVsRest),

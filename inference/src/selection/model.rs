@@ -310,7 +310,7 @@ pub(crate) mod tests {
 
     impl Model {
         /// Changes every summand.
-            pub(crate) fn change(&mut self, change: impl FnMut(&mut i64)) {
+        pub(crate) fn change(&mut self, change: impl FnMut(&mut i64)) {
             match self {
                 Self::Trees(Trees { base, trees }) => {
                     let leaves = trees.iter_mut().flat_map(|tree| tree.leaves.iter_mut().flatten());
