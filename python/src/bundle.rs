@@ -52,7 +52,14 @@ pub(crate) fn import_onnx(
 ) -> PyResult<Bundle> {
     let range = |(name, low, high, step)| FeatureRange { name, low, high, step };
     let ranges = ranges.map(|ranges| ranges.into_iter().map(range).collect());
-    let options = ImportOptions { name, version, precision, model_privacy, budget, ranges, feature_names: names };
+    let options = ImportOptions {
+        precision,
+        model_privacy,
+        budget,
+        ranges,
+        feature_names: names,
+        ..ImportOptions::new(name, version)
+    };
     let imported = py.detach(|| import(onnx, &options));
     Ok(Bundle(imported.map_err(Failure::from)?))
 }

@@ -36,4 +36,5 @@ pub mod raw;
 pub mod sagemaker;
 pub mod service;
 pub mod tasks;
+pub mod trees;
 pub mod world;

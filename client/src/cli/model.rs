@@ -6,7 +6,8 @@ use clap::{Args, Subcommand};
 use cloister_attestation::Sha384;
 use cloister_client::Table;
 use cloister_inference::{
-    Bundle, Description, FeatureRange, ImportError, ImportOptions, Link, PublicKey, SelfCheck, Step, import,
+    Bundle, Description, FeatureRange, ImportError, ImportOptions, Link, PublicKey, Quantisation, SelfCheck, Step,
+    Thresholds, import,
 };
 use serde_json::{Value, json};
 
@@ -26,7 +27,8 @@ pub(crate) enum Model {
 #[derive(Debug, Args)]
 #[command(after_help = IMPORT_EXAMPLES)]
 pub(crate) struct Import {
-    /// What skl2onnx writes for a linear model of scikit-learn, with scalers and the like in front
+    /// What skl2onnx or onnxmltools writes for a linear model, trees, a forest, boosting or a network of one hidden layer, with
+    /// scalers and the like in front
     onnx: PathBuf,
     /// The bundle to write, in place of what is there; by convention NAME.cloister
     #[arg(long, value_name = "FILE")]
@@ -52,6 +54,10 @@ pub(crate) struct Import {
     /// the mean, or the least and greatest value
     #[arg(long, value_name = "DATA.csv")]
     ranges: Option<PathBuf>,
+    /// Cut features at the thresholds of trees themselves, which clients then know: every path is the model's own, and requests
+    /// are shorter. Without it features are cut into intervals that say nothing of the model, as fine as --ranges needs
+    #[arg(long)]
+    public_thresholds: bool,
     /// Name that clients ask for; by default the bundle's file name without extension
     #[arg(long)]
     name: Option<String>,
@@ -99,6 +105,8 @@ impl Import {
             model_privacy: self.model_privacy,
             budget: self.budget,
             ranges: self.ranges.as_deref().map(|path| self.declared(path)).transpose()?,
+            thresholds: if self.public_thresholds { Thresholds::Public } else { Thresholds::Hidden },
+            rows: self.ranges.as_deref().map(rows).transpose()?.unwrap_or_default(),
             feature_names: None,
         };
         let imported = import(&onnx, &options).map_err(|error| {
@@ -108,6 +116,9 @@ impl Import {
         })?;
         std::fs::write(&self.out, imported.bundle.to_bytes()).map_err(|error| Failure::file(&self.out, &error))?;
         show(&imported.bundle, output);
+        if let Some(quantisation) = &imported.report.quantisation {
+            show_quantisation(quantisation, output);
+        }
         let SelfCheck { rows, largest_difference } = imported.report.self_check;
         output.set("self_check", largest_difference);
         output.line(format!("self-check: on {rows} random rows at most {largest_difference:.2e} from the ONNX graph"));
@@ -170,10 +181,31 @@ fn stem(path: &Path) -> String {
     path.file_stem().map_or_else(|| "model".to_owned(), |stem| stem.to_string_lossy().into_owned())
 }
 
+/// The values of the numeric columns of a CSV file.
+fn rows(path: &Path) -> Result<Vec<Vec<f64>>, Failure> {
+    let ranges = ranges(path)?;
+    let names: Vec<&str> = ranges.iter().map(|range| range.name.as_str()).collect();
+    let file = std::fs::File::open(path).map_err(|error| Failure::file(path, &error))?;
+    let table = Table::read(file).map_err(|error| Failure::table(path, &error))?;
+    table.numbers(&names).map_err(|error| Failure::table(path, &error))
+}
+
 /// Names and ranges of the numeric columns of a CSV file.
 fn ranges(path: &Path) -> Result<Vec<FeatureRange>, Failure> {
     let file = std::fs::File::open(path).map_err(|error| Failure::file(path, &error))?;
     Table::numeric_ranges(file).map_err(|error| Failure::table(path, &error))
+}
+
+/// What cutting features into levels has changed.
+fn show_quantisation(quantisation: &Quantisation, output: &mut Output) {
+    let Quantisation { rows, from_data, labels_changed, largest_difference, bits, .. } = *quantisation;
+    let which = if from_data { "rows of the data" } else { "rows all over the ranges" };
+    output.set("labels_changed", labels_changed);
+    output.set("largest_change", largest_difference);
+    output.line(format!(
+        "quantisation: {bits} bits a row; of {rows} {which}, {labels_changed} have another label, and no logit moves by more \
+         than {largest_difference:.2e}"
+    ));
 }
 
 fn show(bundle: &Bundle, output: &mut Output) {
@@ -202,12 +234,17 @@ fn show(bundle: &Bundle, output: &mut Output) {
         Link::Softmax => "link: the client makes probabilities of logits by softmax",
         Link::Sigmoid => "link: the client makes a probability of the logit by the logistic function",
         Link::OneVsRest => "link: the client makes probabilities of logits by the logistic function, over their sum",
+        Link::Probability => "link: none, logits are probabilities",
         _ => "link: the client takes the exponential of logits",
     });
 
     output.line(format!(
-        "bound: every published logit is within {:.3e} of the model's, with certainty, and has {} decimals",
+        "bound: every published logit is within {:.3e} of the model's, {}, and has {} decimals",
         description.bound(),
+        match description.selection() {
+            None => "with certainty",
+            Some(_) => "as it is on these bits, but for a chance of 2^-128",
+        },
         description.decimals()
     ));
     let mut ledger = serde_json::Map::new();
@@ -253,6 +290,9 @@ fn show_costs(bundle: &Bundle, output: &mut Output) {
     let (description, rows) = (bundle.description(), bundle.rows_per_request());
     let (scale, limbs) = (description.scale(), description.limbs());
     let mode = match scale.is_exact() {
+        _ if description.selection().is_some() => {
+            "decisions by encrypted bits, exact; logits are decrypted with noise, which the bound includes".to_owned()
+        }
         true => format!(
             "exact: integer logits are decrypted without error ({} × {} digits of features and weights)",
             limbs.features.count, limbs.weights.count

@@ -266,10 +266,10 @@ fn check_choice(bundle: &Bundle, model: &Model, thresholds: Thresholds) -> Resul
                 Thresholds::Hidden => ((read - clear).abs(), 1e-9 + 1e-6 * clear.abs().max(1.0)),
             };
             // Not even NaN gets by.
-            if !(difference <= bound) {
-                return Err(ImportError::SelfCheck { difference, bound });
+            match difference <= bound {
+                true => largest_difference = largest_difference.max(published),
+                false => return Err(ImportError::SelfCheck { difference, bound }),
             }
-            largest_difference = largest_difference.max(published);
         }
     }
     Ok(SelfCheck { rows: checked, largest_difference })

@@ -330,11 +330,7 @@ mod tests {
             sample.node("ArrayFeatureExtractor(classes, at) -> l")
         };
         assert_eq!(labelled(&[5, 6]).refusal(&["l", "p"]).1, "its constants are not the labels of 3 scores");
-        assert_eq!(
-            labelled(&[5, 6, 7]).refusal(&["l", "p"]).1,
-            "no linear model has the output Softmax(S) with these labels",
-            "softmax and argmax are both of the scores"
-        );
+        assert!(labelled(&[5, 6, 7]).read(&["l", "p"]).is_ok(), "the largest share is that of the largest score");
         let last = sample().node("ArgMax(p) -> y").with_integer("axis", 1).with_integer("select_last_index", 1);
         assert_eq!(reason(last), "it is not the first largest of each row");
         assert_eq!(reason(sample().node("ArgMax(p) -> y")), "it is not the first largest of each row");

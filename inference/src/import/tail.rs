@@ -19,7 +19,8 @@
 //! | OneVsRestClassifier, K > 2 | L1(Each(σ(S))) | Each(σ(S)) | one-vs-rest |
 //! | DecisionTreeClassifier and forests, K = 2 | 1 − S, S | the same | probability |
 //! | DecisionTreeClassifier and forests, K > 2: S is made of shares | S | S | probability |
-//! | boosted trees and MLPClassifier | as LogisticRegression, or as SGDClassifier | | |
+//! | MLPClassifier, K > 2 | Softmax(S) | the same | softmax |
+//! | MLPClassifier, K = 2, and boosted trees | as SGDClassifier(loss="log_loss") or LogisticRegression | | |
 //! | linear regressions, trees, PLSRegression, VotingRegressor of them | S | none | identity |
 //! | PoissonRegressor, GammaRegressor, TweedieRegressor with a logarithm | Exp(S) | none | exp |
 //!
@@ -203,11 +204,13 @@ const fn regression(outputs: &'static str, link: Link) -> Tail {
 }
 
 /// The list above; the scores of two labels without probabilities are in [`plain_scores`].
-const TAILS: [Tail; 23] = [
+const TAILS: [Tail; 25] = [
     tail("S", "S", "", Logits::Several, Link::Identity),
     tail("L1(S)", "S", "", Logits::Several, Link::Identity),
     tail("Softmax(S)", "S", "", Logits::Several, Link::Softmax),
     tail("L1(Softmax(S))", "S", "", Logits::Several, Link::Softmax),
+    tail("Softmax(S)", "Softmax(S)", "", Logits::Several, Link::Softmax),
+    tail("L1(Softmax(S))", "Softmax(S)", "", Logits::Several, Link::Softmax),
     tail("Softmax(S)", "S", "", Logits::Positive, Link::Sigmoid),
     tail("L1(Softmax(S))", "S", "", Logits::Positive, Link::Sigmoid),
     tail("P", "S", SIGMOID, Logits::Positive, Link::Sigmoid),

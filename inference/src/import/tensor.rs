@@ -226,7 +226,7 @@ mod tests {
 
     #[test]
     fn shape_and_values_must_agree() {
-        let shape = "the graph is no linear model: its constant \"w\" has";
+        let shape = "the graph is no model that is supported: its constant \"w\" has";
         assert_eq!(reason(tensor(DataType::FLOAT, &[2])), format!("{shape} 0 values, its shape asks for 2"));
         assert_eq!(reason(tensor(DataType::STRING, &[3])), format!("{shape} 0 values, its shape asks for 3"));
         let half = TensorProto { raw_data: raw_data(&[0; 12]), ..tensor(DataType::DOUBLE, &[1]) };

@@ -97,7 +97,8 @@ impl Work {
     /// Counts as `inference/src/evaluator.rs` computes.
     fn add(&mut self, bundle: &Bundle, rows: usize) {
         let description = bundle.description();
-        let (layout, transforms) = (description.layout_for(rows), description.transforms(rows));
+        let layout = description.layout_for(rows).expect("the tasks are linear models");
+        let transforms = description.transforms(rows);
         let (limbs, degree) = (description.limbs(), description.parameters().polynomial_size().0);
         let blocks = description.features().len().div_ceil(layout.features);
         let groups = (description.logits() * limbs.weights.count).div_ceil(layout.outputs);

@@ -1,0 +1,79 @@
+//! Trees, forests, boosting and networks, from their ONNX files through a whole service.
+
+use cloister_client::{AttestedConnection, Prediction};
+use cloister_e2e::{
+    trees::Case,
+    world::{Link, World},
+};
+use cloister_inference::{Bundle, Evaluator, Thresholds};
+
+/// Exporters write these so that no label can be told, or rows of another shape: not supported yet.
+const NOT_SUPPORTED: [&str; 2] = ["iris-xgb-v5", "linnerud-network"];
+
+/// The published logits of the oracle, for every row that the model is tested on.
+fn predictions(bundle: &Bundle, rows: &[Vec<f64>]) -> Vec<Prediction> {
+    let (description, evaluator) = (bundle.description(), Evaluator::new(bundle));
+    let logits = evaluator.evaluate_clear(&description.encode(rows).expect("rows are within their ranges"));
+    let publish = |row: Vec<i128>| row.into_iter().map(|logit| description.publish(logit)).collect();
+    logits.into_iter().map(|row| Prediction::new(description, publish(row))).collect()
+}
+
+/// With its own thresholds a model of trees says what its framework says, of every row.
+#[test]
+fn trees_with_public_thresholds_are_the_frameworks_own() {
+    let mut compared = 0;
+    for case in Case::all().unwrap() {
+        if case.trees == 0 || NOT_SUPPORTED.contains(&case.name.as_str()) {
+            continue;
+        }
+        let bundle = case.import(1e-2, Thresholds::Public).unwrap().unwrap().bundle;
+        let comparison = case.compare(&predictions(&bundle, &case.rows().unwrap())).unwrap();
+        // Rows that lie on a threshold within float32, as the script that made the models counts them.
+        let on_a_threshold =
+            ["iris-forest-named", "diabetes-forest-double", "diabetes-forest-tensors", "diabetes-forest-v5-double"];
+        if !on_a_threshold.contains(&case.name.as_str()) {
+            assert_eq!(comparison.other, 0, "{}", case.name);
+            assert!(comparison.largest <= 2.0 * bundle.bound() + 1e-4, "{}: {comparison:?}", case.name);
+        }
+        compared += 1;
+    }
+    assert!(compared >= 30, "{compared} models");
+}
+
+/// On hidden grids labels may change, by as many as a hundredth of the rows or two.
+#[test]
+fn hidden_thresholds_and_networks_keep_their_accuracy() {
+    for case in Case::all().unwrap() {
+        if case.accuracy.is_none() || NOT_SUPPORTED.contains(&case.name.as_str()) {
+            continue;
+        }
+        let imported =
+            case.import(5e-2, Thresholds::Hidden).unwrap().unwrap_or_else(|error| panic!("{}: {error}", case.name));
+        let comparison = case.compare(&predictions(&imported.bundle, &case.rows().unwrap())).unwrap();
+        assert!(comparison.other <= 2 + comparison.rows / 50, "{}: {comparison:?}", case.name);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn trees_and_networks_are_served() {
+    let cases: Vec<Case> = ["iris-dt", "bc-dt", "iris-16"].map(|name| Case::named(name).unwrap()).into();
+    let bundles: Vec<Bundle> =
+        cases.iter().map(|case| case.import(5e-2, Thresholds::Hidden).unwrap().unwrap().bundle).collect();
+    let world = World::serving(Link::Unix, &bundles).unwrap();
+    let mut connection = AttestedConnection::open(&world.endpoint, world.policy().unwrap()).await.unwrap();
+    for (case, bundle) in cases.iter().zip(&bundles) {
+        let rows = &case.rows().unwrap()[..4];
+        let mut model = connection.model(&case.name).await.unwrap();
+        assert_eq!(model.description().rows_per_request(), 1);
+        let mut found = vec![];
+        for row in rows {
+            found.extend(model.infer(std::slice::from_ref(row)).await.unwrap().predictions);
+        }
+        // A logit and its publication are each off by the bound at most.
+        for (found, oracle) in found.iter().zip(predictions(bundle, rows)) {
+            assert!(
+                found.logits.iter().zip(&oracle.logits).all(|(one, other)| (one - other).abs() <= 2.0 * bundle.bound())
+            );
+        }
+    }
+}
