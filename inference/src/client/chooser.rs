@@ -185,7 +185,7 @@ mod tests {
             assert_eq!(ours.decrypt(&other, &reply), Err(DecryptError::Foreign), "another request");
             assert_eq!(theirs.decrypt(&request, &reply), Err(DecryptError::Foreign), "another key");
             let mut changed = reply.clone();
-            changed[500..600].iter_mut().for_each(|byte| *byte ^= 0x80);
+            changed[500..600].iter_mut().zip(uniform(100, 9)).for_each(|(byte, word)| *byte ^= word as u8);
             assert_eq!(ours.decrypt(&request, &changed), Err(DecryptError::Foreign), "a mask that was changed");
             let (_, wrong) = (theirs.encrypt(&[&row]).unwrap(), PublicKey::from_bytes(theirs.public_key()).unwrap());
             assert!(evaluator.evaluate(request.bytes(), &wrong, &mut scratch).is_err());
