@@ -8,6 +8,7 @@ mod machine;
 mod plaintext;
 mod service;
 mod serving;
+mod trees;
 
 use std::{
     process::ExitCode,
@@ -22,7 +23,7 @@ use serde_json::json;
 #[command(
     name = "cargo measure --",
     version,
-    after_help = "Groups: attestation, image, limits, linear, service, serving. Without any, all of them. Group image builds a second time, for minutes."
+    after_help = "Groups: attestation, image, limits, linear, service, serving, trees. Without any, all of them. Group image builds a second time, for minutes."
 )]
 struct Arguments {
     /// One JSON object a line on stdout: id, value, unit, machine
@@ -39,7 +40,7 @@ struct Arguments {
     relayed_client: Vec<String>,
 }
 
-const GROUPS: [&str; 6] = ["attestation", "image", "limits", "linear", "service", "serving"];
+const GROUPS: [&str; 7] = ["attestation", "image", "limits", "linear", "service", "serving", "trees"];
 const USAGE: u8 = 2;
 
 /// One figure.
@@ -87,7 +88,8 @@ fn run(arguments: &Arguments) -> anyhow::Result<()> {
             "limits" => limits::measure()?,
             "linear" => linear::measure()?,
             "service" => service::measure()?,
-            _ => serving::measure()?,
+            "serving" => serving::measure()?,
+            _ => trees::measure()?,
         };
         for Figure { id, value, unit } in figures {
             if arguments.json {
