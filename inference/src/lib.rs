@@ -4,6 +4,8 @@
 //! ciphertext; the client decrypts, and gets logits that differ from the original float64 model by at most a bound that
 //! was proven when the model was imported. Decryption never fails.
 //!
+//! Trees and small networks are evaluated on encrypted bits, by the same types: an evaluator, a session, a bundle.
+//!
 //! # The paved path
 //!
 //! ```
@@ -52,7 +54,8 @@
 //! | `bound` | the error ledger, why decryption cannot fail, and what noise gives away | all |
 //! | `cbor`, `description`, `bundle` | the two files, and their checks | all |
 //! | `steps` | what a client does to a row in clear | all |
-//! | `evaluator`, `public_key` | the evaluation, and replies made anew | the enclave |
+//! | `evaluator`, `linear`, `public_key` | the evaluation, and replies made anew | the enclave |
+//! | `selection` | trees and networks: bits, decision diagrams, tables that turn, their noise | all |
 //! | `client` | secret key, encryption, decryption, predictions | feature `client` |
 //! | `import` | ONNX, folding, planning, the self-check | feature `import` |
 //!
