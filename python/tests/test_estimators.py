@@ -133,11 +133,18 @@ def test_of_several_models_one_has_to_be_named(client):
     assert (client.predict(IRIS.data, "texts") == CASES["texts"][0].predict(IRIS.data)).all()
 
 
-def test_what_is_no_linear_model_is_refused_with_a_reason(tmp_path):
+def test_trees_are_imported():
     from sklearn.tree import DecisionTreeClassifier
 
-    with pytest.raises(cloister.BadInput, match="TreeEnsemble"):
-        cloister.import_model(DecisionTreeClassifier(max_depth=2).fit(IRIS.data, SPECIES), ranges=IRIS.data)
+    tree = cloister.import_model(DecisionTreeClassifier(max_depth=2).fit(IRIS.data, SPECIES), ranges=IRIS.data)
+    assert tree.bound <= 1e-3
+
+
+def test_what_is_no_supported_model_is_refused_with_a_reason(tmp_path):
+    from sklearn.svm import SVC
+
+    with pytest.raises(cloister.BadInput, match="SVMClassifier"):
+        cloister.import_model(SVC(kernel="rbf").fit(IRIS.data, SPECIES), ranges=IRIS.data)
     with pytest.raises(cloister.BadInput, match="LogisticRegression is not fitted"):
         cloister.import_model(LogisticRegression())
     fitted = LogisticRegression(max_iter=5000).fit(IRIS.data, SPECIES)
