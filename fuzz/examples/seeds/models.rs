@@ -242,7 +242,7 @@ fn bundles(iris: &Bundle, models: &Models) {
     corpus.refused("bundle_uncertain-reply", described(iris, "scale/reply", 10));
     corpus.refused("bundle_uncertain-flood", described(iris, "scale/flood", 62));
     corpus.refused("bundle_uncertain-noise-is-not-rounded-away", described(&models.exact, "scale/flood", 41));
-    corpus.refused("layout", described(iris, "layouts", Value::Array(vec![])));
+    corpus.refused("format_not_deterministic-no-layouts", described(iris, "layouts", Value::Array(vec![])));
     corpus.refused("scale-limbs", described(&models.exact, "limbs/features/count", 9));
 }
 
@@ -321,7 +321,7 @@ fn logits_and_layouts(corpus: &Corpus, bytes: &[u8]) {
     };
     let layouts = |layouts: Vec<Value>| set(bytes, "layouts", Value::Array(layouts));
     corpus.valid("three-layouts", layouts(vec![layout(3, 4), layout(1, 4), layout(2, 3)]));
-    corpus.refused("layout", layouts(vec![]));
+    corpus.refused("format_not_deterministic-no-layouts", layouts(vec![]));
     corpus.refused("layout-nine", layouts(vec![layout(3, 4); 9]));
     corpus.refused("layout-twice", layouts(vec![layout(3, 4), layout(1, 4), layout(3, 4)]));
     corpus.refused("layout-no-outputs", layouts(vec![layout(0, 4)]));
