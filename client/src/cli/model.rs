@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
 use cloister_attestation::Sha384;
-use cloister_client::Table;
+use cloister_client::{Row, Table, TableReader};
 use cloister_inference::{
     Bundle, Description, FeatureRange, ImportError, ImportOptions, Link, PublicKey, Quantisation, SelfCheck, Step,
     Thresholds, import,
@@ -98,15 +98,20 @@ impl Model {
 impl Import {
     fn run(&self, output: &mut Output) -> Result<(), Failure> {
         let onnx = read(&self.onnx)?;
+        let ranges = self.ranges.as_deref().map(|path| self.declared(path)).transpose()?;
+        let rows = match (&self.ranges, &ranges) {
+            (Some(path), Some(ranges)) => first_rows(path, ranges)?,
+            _ => vec![],
+        };
         let options = ImportOptions {
             name: self.name.clone().unwrap_or_else(|| stem(&self.out)),
             version: self.model_version.clone(),
             precision: self.precision,
             model_privacy: self.model_privacy,
             budget: self.budget,
-            ranges: self.ranges.as_deref().map(|path| self.declared(path)).transpose()?,
+            ranges,
             thresholds: if self.public_thresholds { Thresholds::Public } else { Thresholds::Hidden },
-            rows: self.ranges.as_deref().map(rows).transpose()?.unwrap_or_default(),
+            rows,
             feature_names: None,
         };
         let imported = import(&onnx, &options).map_err(|error| {
@@ -181,19 +186,24 @@ fn stem(path: &Path) -> String {
     path.file_stem().map_or_else(|| "model".to_owned(), |stem| stem.to_string_lossy().into_owned())
 }
 
-/// The values of the numeric columns of a CSV file.
-fn rows(path: &Path) -> Result<Vec<Vec<f64>>, Failure> {
-    let ranges = ranges(path)?;
-    let names: Vec<&str> = ranges.iter().map(|range| range.name.as_str()).collect();
-    let file = std::fs::File::open(path).map_err(|error| Failure::file(path, &error))?;
-    let table = Table::read(file).map_err(|error| Failure::table(path, &error))?;
-    table.numbers(&names).map_err(|error| Failure::table(path, &error))
-}
-
 /// Names and ranges of the numeric columns of a CSV file.
 fn ranges(path: &Path) -> Result<Vec<FeatureRange>, Failure> {
     let file = std::fs::File::open(path).map_err(|error| Failure::file(path, &error))?;
     Table::numeric_ranges(file).map_err(|error| Failure::table(path, &error))
+}
+
+/// The first rows of a CSV file of any length, in those columns, as many as an import looks at; NaN where a cell is empty.
+fn first_rows(path: &Path, columns: &[FeatureRange]) -> Result<Vec<Vec<f64>>, Failure> {
+    let bad_table = |error| Failure::table(path, &error);
+    let file = std::fs::File::open(path).map_err(|error| Failure::file(path, &error))?;
+    let mut reader = TableReader::new(file).map_err(bad_table)?;
+    let names = columns.iter().map(|range| range.name.as_str());
+    let positions = reader.header().positions(names).map_err(bad_table)?;
+    let (mut rows, mut row) = (vec![], Row::default());
+    while rows.len() < ImportOptions::MOST_ROWS && reader.read(&mut row).map_err(bad_table)? {
+        rows.push(reader.header().numbers_or_missing(&row, &positions, |_| true).map_err(bad_table)?);
+    }
+    Ok(rows)
 }
 
 /// What cutting features into levels has changed.
@@ -323,6 +333,9 @@ fn show_costs(bundle: &Bundle, output: &mut Output) {
     output.set("budget", description.budget());
     match description.budget() {
         Some(logits) => output.line(format!("budget: {logits} logits from boot to end")),
+        None if description.selection().is_some() => {
+            output.line("budget: none; every answer tells of leaves or activations")
+        }
         None => output.line(format!(
             "budget: none; {} rows are enough to solve for a class's weights, as precisely as logits are published",
             description.features().len() + 1
