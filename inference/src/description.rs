@@ -26,6 +26,8 @@ pub struct Description {
     fields: Fields,
     /// By the numbers of their layouts; none of a model that chooses.
     packings: Vec<Packing>,
+    /// Of a model that chooses.
+    shape: Option<selection::Shape>,
     bytes: Vec<u8>,
 }
 
@@ -104,10 +106,10 @@ impl Description {
     }
 
     pub(crate) fn new(fields: Fields) -> Result<Self, DescriptionError> {
-        let packings = fields.check()?;
+        let (packings, shape) = fields.check()?;
         let bytes = cbor::write(&fields);
         match bytes.len() {
-            0..=MAX_LEN => Ok(Self { fields, packings, bytes }),
+            0..=MAX_LEN => Ok(Self { fields, packings, shape, bytes }),
             len => Err(FormatError::TooLarge { len, max: MAX_LEN }.into()),
         }
     }
@@ -208,8 +210,7 @@ impl Description {
     }
 
     pub(crate) fn selection_shape(&self) -> Option<selection::Shape> {
-        let Fields { parameters, logits, scale, .. } = self.fields;
-        selection::Shape::new(parameters, self.selection()?, logits, scale.reply)
+        self.shape
     }
 
     /// The layouts in which requests may come, by their numbers; none of a model that chooses.
@@ -320,8 +321,8 @@ struct ScaleFields {
 }
 
 impl Fields {
-    /// Every statement is one that a model can have, and the packings that follow from them.
-    fn check(&self) -> Result<Vec<Packing>, DescriptionError> {
+    /// Every statement is one that a model can have, and the packings or the shape that follow from them.
+    fn check(&self) -> Result<(Vec<Packing>, Option<selection::Shape>), DescriptionError> {
         check_identifier("name", &self.name)?;
         check_identifier("version", &self.version)?;
         self.check_logits()?;
@@ -333,17 +334,18 @@ impl Fields {
         check_distinct("label", self.labels.iter().map(Label::to_string))?;
         self.check_numbers()?;
         match (&self.selection, self.limbs, self.v) {
-            (None, Some(_), 1) => self.packings(),
-            (Some(selection), None, 2) if self.layouts.is_empty() => self.check_selection(selection).map(|()| vec![]),
+            (None, Some(_), 1) => Ok((self.packings()?, None)),
+            (Some(selection), None, 2) if self.layouts.is_empty() => {
+                Ok((vec![], Some(self.selection_shape(selection)?)))
+            }
             _ => Err(DescriptionError::Kind),
         }
     }
 
     /// A grid for each feature, in a shape that is possible.
-    fn check_selection(&self, selection: &Selection) -> Result<(), DescriptionError> {
-        let fits = selection.grids.len() == self.features.len()
-            && selection::Shape::new(self.parameters, selection, self.logits, self.scale.reply).is_some();
-        if fits { Ok(()) } else { Err(DescriptionError::Selection) }
+    fn selection_shape(&self, selection: &Selection) -> Result<selection::Shape, DescriptionError> {
+        let shape = selection::Shape::new(self.parameters, selection, self.logits, self.scale.reply);
+        shape.filter(|_| selection.grids.len() == self.features.len()).ok_or(DescriptionError::Selection)
     }
 
     /// The shape that the statements make.

@@ -10,17 +10,17 @@ use crate::mask::Keystream;
 use crate::message::{self, MessageKind};
 use crate::public_key::KeyId;
 use crate::random;
-use crate::selection::{Selection, Shape};
+use crate::selection::Shape;
 
 impl Session {
-    /// Encrypts the bits of one row's levels.
+    /// Encrypts the bits of one row, each 0 or 1.
     ///
     /// 1. Draw a number for the check, and a seed.
     /// 2. The check: b ← a·S + e + m on K + E coefficients, the number's parts on the last E.
     /// 3. For each bit, for each level j of the gadget: rows b ← a·S + e − S_i·bit·2^(64−βj), and the last one
     ///    b ← a·S + e + bit·2^(64−βj).
     /// 4. Send the seed and the leading bits of every b.
-    pub(super) fn encrypt_bits(&mut self, levels: &[i64], selection: &Selection, shape: &Shape) -> Request {
+    pub(super) fn encrypt_bits(&mut self, bits: &[u64], shape: &Shape) -> Request {
         let (seed, parameters) = (random::seed(), shape.parameters);
         let mut bytes = Vec::with_capacity(shape.request_len());
         bytes.extend(message::header(MessageKind::Request, parameters, 0, 1));
@@ -32,13 +32,8 @@ impl Session {
         let mut bodies = Zeroizing::new(vec![0; shape.outputs()]);
         bodies[shape.logits..].copy_from_slice(&check);
         self.write_glwe(&mut stream, &mut bodies, &mut bytes);
-        let bits: Zeroizing<Vec<u64>> = {
-            let mut bits = Zeroizing::new(Vec::with_capacity(shape.bits));
-            bits.extend(selection.bits_of(levels));
-            bits
-        };
         let mut bodies = Zeroizing::new(vec![0; parameters.degree()]);
-        for &bit in bits.iter() {
+        for &bit in bits {
             for level in (1..=shape.gadget.levels).rev() {
                 let factor = shape.gadget.factor(level) & bit.wrapping_neg();
                 for row in 0..=parameters.dimension() {

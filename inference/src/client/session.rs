@@ -115,10 +115,10 @@ impl Session {
             return Err(EncryptError::TooManyRows { rows: rows.len(), capacity });
         }
         let encoded = self.description.encode(rows)?;
-        if let (Some(selection), Some(shape)) =
-            (self.description.selection().cloned(), self.description.selection_shape())
-        {
-            return Ok(self.encrypt_bits(&encoded[0], &selection, &shape));
+        if let (Some(selection), Some(shape)) = (self.description.selection(), self.description.selection_shape()) {
+            let mut bits = Zeroizing::new(Vec::with_capacity(shape.bits));
+            bits.extend(selection.bits_of(&encoded[0]));
+            return Ok(self.encrypt_bits(&bits, &shape));
         }
         let (layout, &packing) = self.description.packing_for(rows.len());
         let mut plain = self.place(&packing, &encoded);
