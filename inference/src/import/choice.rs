@@ -6,10 +6,10 @@
 //! precision.
 
 use super::nonlinear::{Activation, NetworkModel, Node, Source, Tree as SourceTree, TreeModel};
-use super::plan::Wish;
-use super::{ImportError, Quantisation, Thresholds};
+use super::plan::{Wish, decimals};
+use super::{ImportError, ImportOptions, Quantisation, Thresholds, random_rows};
 use crate::bits::MAX_BITS;
-use crate::bound::{MAX_DECIMALS, Scale, StatedErrors, power_of_ten, publication_error};
+use crate::bound::{Scale, StatedErrors};
 use crate::description::{Feature, Link};
 use crate::parameters::ParameterSet;
 use crate::selection::model::{Branch, Model, Network, Neuron, Tree, Trees};
@@ -42,16 +42,16 @@ pub(super) struct Task<'a> {
 
 impl Choice {
     pub(super) fn new(task: &Task<'_>) -> Result<Self, ImportError> {
-        let Wish { precision, distance } = task.wish;
-        if !(precision.is_finite() && precision > 0.0) {
-            return Err(ImportError::NoPrecision { precision });
-        }
-        if distance.is_some_and(|distance| !(distance > 0.0 && distance < 1.0)) {
-            return Err(ImportError::NoDistance { distance: distance.unwrap_or_default() });
-        }
+        task.wish.check()?;
         let (grids, quantisation) = task.grids()?;
-        let found = task.with_grids(&grids, task.wish, &quantisation)?;
-        found.ok_or_else(|| task.refusal(&grids, &quantisation))
+        let draft = Draft::new(task, &grids);
+        let ready = draft.ready(&grids)?;
+        let stated = task.stated();
+        let found = ready.best(task.wish, stated)?;
+        let found =
+            found.ok_or_else(|| task.wish.refusal(stated, |wish| matches!(ready.best(wish, stated), Ok(Some(_)))))?;
+        let Found { selection, parameters, scale, decimals, bound, limit } = found;
+        Ok(Self { model: ready.model, selection, parameters, scale, decimals, bound, limit, quantisation })
     }
 }
 
@@ -106,13 +106,13 @@ impl Task<'_> {
     fn loss(&self, grids: &[Grid]) -> Quantisation {
         let bits = grids.iter().map(Grid::bits).sum();
         let rows: Vec<Vec<f64>> = match self.rows {
-            [] => self.spread_rows(),
-            rows => rows.iter().take(MOST_ROWS).cloned().collect(),
+            [] => random_rows(self.features, ROWS_WITHOUT_DATA, [0; 48]).collect(),
+            rows => rows.iter().take(ImportOptions::MOST_ROWS).cloned().collect(),
         };
         let draft = Draft::new(self, grids);
         let (mut labels_changed, mut largest, mut squares, mut values) = (0, 0.0_f64, 0.0, vec![]);
         for row in &rows {
-            let (exact, quantised) = (self.source.logits(row), draft.logits(self, grids, row));
+            let (exact, quantised) = (self.source.logits(row), draft.logits(self.features, grids, row));
             labels_changed += usize::from(self.label(&exact) != self.label(&quantised));
             for (exact, quantised) in exact.iter().zip(&quantised) {
                 largest = largest.max((exact - quantised).abs());
@@ -143,71 +143,10 @@ impl Task<'_> {
             _ => (1..logits.len()).fold(0, |first, c| if logits[c] > logits[first] { c } else { first }),
         }
     }
-
-    /// Rows all over the ranges, where there are none from data: a sequence that fills them evenly.
-    fn spread_rows(&self) -> Vec<Vec<f64>> {
-        let value = |row: usize, (column, feature): (usize, &Feature)| {
-            let place = ((row + 1) as f64 * (column as f64 + 2.0).sqrt()).fract();
-            feature.low + place * (feature.high - feature.low)
-        };
-        (0..500).map(|row| self.features.iter().enumerate().map(|pair| value(row, pair)).collect()).collect()
-    }
-
-    /// The cheapest plan on these grids that fulfils the wish.
-    fn with_grids(
-        &self,
-        grids: &[Grid],
-        wish: Wish,
-        quantisation: &Quantisation,
-    ) -> Result<Option<Choice>, ImportError> {
-        let draft = Draft::new(self, grids);
-        let (decimals, parameters) = match (decimals(wish.precision), draft.parameters()) {
-            (Some(decimals), Some(parameters)) => (decimals, parameters),
-            (None, _) => return Ok(None),
-            (_, None) => {
-                return Err(ImportError::TooWide { what: "logits", actual: draft.logits, max: MOST_LOGITS });
-            }
-        };
-        let mut shortest = usize::MAX;
-        for gadget in GADGETS {
-            let single = matches!(self.source, Source::Trees(TreeModel { single: true, .. }));
-            let selection = Selection { check: draft.check(), grids: grids.to_vec(), gadget, single };
-            let Some(shape) = Shape::new(parameters, &selection, draft.logits, MAX_BITS) else {
-                let bits = quantisation.bits as usize;
-                let row = (parameters.dimension() + 1) * parameters.degree() * parameters.body_len();
-                shortest = shortest.min(bits * row * gadget.levels as usize);
-                continue;
-            };
-            if let Some(choice) = draft.finish(self, wish, decimals, (selection, shape), quantisation) {
-                return Ok(Some(choice));
-            }
-            shortest = 0;
-        }
-        match shortest {
-            0 => Ok(None),
-            len => Err(ImportError::TooLong { len, max: MAX_SELECTION_LEN, bits: quantisation.bits as usize }),
-        }
-    }
-
-    /// Which of the two wishes is out of reach, and what is not.
-    fn refusal(&self, grids: &[Grid], quantisation: &Quantisation) -> ImportError {
-        let found = |wish| matches!(self.with_grids(grids, wish, quantisation), Ok(Some(_)));
-        let without = Wish { distance: None, ..self.wish };
-        if let Some(asked) = self.wish.distance.filter(|_| found(without)) {
-            let steps = (1..64).rev().map(|bits| 2_f64.powi(-bits));
-            let reachable =
-                steps.filter(|step| *step > asked).find(|&step| found(Wish { distance: Some(step), ..without }));
-            return ImportError::Distance { asked, reachable };
-        }
-        let steps = (-6..=MAX_DECIMALS as i32).rev().flat_map(|k| [1.0, 2.0, 5.0].map(|digit| digit / 10_f64.powi(k)));
-        let mut coarser = steps.filter(|&precision| precision > self.wish.precision);
-        let reachable = coarser.find(|&precision| found(Wish { precision, ..without }));
-        ImportError::Precision { asked: self.wish.precision, export: 0.0, reachable }
-    }
 }
 
-/// Data beyond this says nothing new.
-const MOST_ROWS: usize = 2000;
+/// As many lie all over the ranges where no data is given.
+const ROWS_WITHOUT_DATA: usize = 500;
 
 /// The bits that are tried for every feature.
 const FEWEST_BITS: u32 = 2;
@@ -235,42 +174,26 @@ const NETWORK_CHECK: Check = Check { bits: 8, count: 2 };
 /// Of trees, so that the check fits beside them.
 const MOST_LOGITS: usize = 2048 - TREE_CHECK.count;
 
-/// A model on grids, before its integers have a scale.
-enum Numbers {
-    Trees { trees: Vec<FloatTree>, base: Vec<f64> },
-    Network { neurons: Vec<FloatNeuron>, base: Vec<f64> },
-}
-
-struct FloatTree {
-    branches: Vec<Branch>,
-    leaves: Vec<Vec<f64>>,
-}
-
-struct FloatNeuron {
-    start: i64,
-    turns: Vec<i64>,
-    table: Vec<f64>,
-}
-
+/// A model on grids, before its numbers have a scale.
 struct Draft {
-    numbers: Numbers,
+    numbers: Model<f64>,
     logits: usize,
+    single: bool,
 }
 
 impl Draft {
     fn new(task: &Task<'_>, grids: &[Grid]) -> Self {
         match task.source {
             Source::Trees(model) => {
-                let trees = model.trees.iter().map(|tree| FloatTree::new(tree, task.features, grids)).collect();
-                Self { numbers: Numbers::Trees { trees, base: model.base.clone() }, logits: model.base.len() }
+                let trees = model.trees.iter().map(|tree| on_levels(tree, task.features, grids)).collect();
+                let base = model.base.clone();
+                Self { logits: base.len(), numbers: Model::Trees(Trees { base, trees }), single: model.single }
             }
             Source::Network(model) => {
                 let places = ParameterSet::N2048TUniform17.degree() / (model.output.len() + NETWORK_CHECK.count).max(1);
-                let neurons = (0..model.hidden.len())
-                    .map(|unit| FloatNeuron::new(model, unit, places, task.features, grids))
-                    .collect();
-                let base = model.output_bias.clone();
-                Self { numbers: Numbers::Network { neurons, base }, logits: model.output.len() }
+                let neurons = (0..model.hidden.len()).map(|unit| neuron(model, unit, places, task.features, grids));
+                let (base, neurons) = (model.output_bias.clone(), neurons.collect());
+                Self { logits: base.len(), numbers: Model::Network(Network { base, neurons }), single: false }
             }
             Source::Linear => unreachable!("linear models are planned as such"),
         }
@@ -278,8 +201,8 @@ impl Draft {
 
     fn check(&self) -> Check {
         match self.numbers {
-            Numbers::Trees { .. } => TREE_CHECK,
-            Numbers::Network { .. } => NETWORK_CHECK,
+            Model::Trees(_) => TREE_CHECK,
+            Model::Network(_) => NETWORK_CHECK,
         }
     }
 
@@ -288,37 +211,30 @@ impl Draft {
         let (small, large) = (ParameterSet::K4N512TUniform17, ParameterSet::N2048TUniform17);
         let outputs = self.logits + self.check().count;
         match self.numbers {
-            Numbers::Trees { .. } if outputs <= small.degree() => Some(small),
-            Numbers::Trees { .. } => (outputs <= large.degree()).then_some(large),
+            Model::Trees(_) if outputs <= small.degree() => Some(small),
+            Model::Trees(_) => (outputs <= large.degree()).then_some(large),
             // A table of fewer places would say nothing.
-            Numbers::Network { .. } => (outputs * 16 <= large.degree()).then_some(large),
+            Model::Network(_) => (outputs * 16 <= large.degree()).then_some(large),
         }
     }
 
-    fn logits(&self, task: &Task<'_>, grids: &[Grid], row: &[f64]) -> Vec<f64> {
-        let single = matches!(task.source, Source::Trees(TreeModel { single: true, .. }));
+    /// The logits of a row, on its levels.
+    fn logits(&self, features: &[Feature], grids: &[Grid], row: &[f64]) -> Vec<f64> {
         let level = |(grid, (feature, &value)): (&Grid, (&Feature, &f64))| {
             let value = value.clamp(feature.low, feature.high);
-            grid.level(if single { f64::from(value as f32) } else { value }, feature.low, feature.high)
+            grid.level(if self.single { f64::from(value as f32) } else { value }, feature.low, feature.high)
         };
-        let levels: Vec<u64> = grids.iter().zip(task.features.iter().zip(row)).map(level).collect();
-        let mut sum;
+        let levels: Vec<u64> = grids.iter().zip(features.iter().zip(row)).map(level).collect();
+        let mut sum = self.numbers.base().to_vec();
         match &self.numbers {
-            Numbers::Trees { trees, base } => {
-                sum = base.clone();
-                trees.iter().for_each(|tree| add(&mut sum, tree.leaf(&levels)));
-            }
-            Numbers::Network { neurons, base } => {
-                sum = base.clone();
+            Model::Trees(Trees { trees, .. }) => trees.iter().for_each(|tree| add(&mut sum, tree.leaf(&levels))),
+            Model::Network(Network { neurons, .. }) => {
                 let bits: Vec<u64> = grids
                     .iter()
                     .zip(&levels)
                     .flat_map(|(grid, level)| (0..grid.bits()).map(move |place| level >> place & 1))
                     .collect();
-                for FloatNeuron { start, turns, table } in neurons {
-                    let turned = turns.iter().zip(&bits).map(|(turn, &bit)| turn * bit as i64).sum::<i64>();
-                    add(&mut sum, &table[(start + turned) as usize * self.logits..][..self.logits]);
-                }
+                neurons.iter().for_each(|neuron| add(&mut sum, neuron.entry(&bits, self.logits)));
             }
         }
         sum
@@ -326,61 +242,89 @@ impl Draft {
 
     /// No logit is larger.
     fn largest(&self) -> f64 {
-        let most = |values: &[f64]| values.iter().map(|value| value.abs()).fold(0.0, f64::max);
-        match &self.numbers {
-            Numbers::Trees { trees, base } => {
-                most(base) + trees.iter().map(|tree| most(&tree.leaves.concat())).sum::<f64>()
+        let most = |values: &mut dyn Iterator<Item = &f64>| values.map(|value| value.abs()).fold(0.0, f64::max);
+        let summands: f64 = match &self.numbers {
+            Model::Trees(Trees { trees, .. }) => trees.iter().map(|tree| most(&mut tree.leaves.iter().flatten())).sum(),
+            Model::Network(Network { neurons, .. }) => {
+                neurons.iter().map(|neuron| most(&mut neuron.table.iter())).sum()
             }
-            Numbers::Network { neurons, base } => {
-                most(base) + neurons.iter().map(|neuron| most(&neuron.table)).sum::<f64>()
-            }
-        }
+        };
+        summands + most(&mut self.numbers.base().iter())
     }
 
-    /// Every number times 2^`bits`, rounded.
-    fn integers(&self, bits: i32) -> Model {
+    /// In integers, as large as there is room for.
+    fn ready<'a>(&self, grids: &'a [Grid]) -> Result<Ready<'a>, ImportError> {
+        let parameters = self.parameters();
+        let parameters =
+            parameters.ok_or(ImportError::TooWide { what: "logits", actual: self.logits, max: MOST_LOGITS })?;
+        // A quarter of 2^63 is left to noise.
+        let bits = (62.4 - self.largest().max(f64::MIN_POSITIVE).log2()).floor().clamp(2.0, 110.0) as i32;
         let scale = 2_f64.powi(bits);
-        let round = |values: &[f64]| values.iter().map(|value| (value * scale).round_ties_even() as i64).collect();
-        match &self.numbers {
-            Numbers::Trees { trees, base } => Model::Trees(Trees {
-                base: round(base),
-                trees: trees
-                    .iter()
-                    .map(|FloatTree { branches, leaves }| Tree {
-                        leaves: leaves.iter().map(|leaf| round(leaf)).collect(),
-                        branches: branches.clone(),
-                    })
-                    .collect(),
-            }),
-            Numbers::Network { neurons, base } => Model::Network(Network {
-                base: round(base),
-                neurons: neurons
-                    .iter()
-                    .map(|FloatNeuron { start, turns, table }| Neuron {
-                        start: *start,
-                        table: round(table),
-                        turns: turns.clone(),
-                    })
-                    .collect(),
-            }),
+        let model = self.numbers.map(|number| (number * scale).round_ties_even() as i64);
+        let selection =
+            Selection { check: self.check(), grids: grids.to_vec(), gadget: GADGETS[0], single: self.single };
+        let depths = model.depths(&selection.ranges());
+        Ok(Ready { grids, model, selection, parameters, bits, depths })
+    }
+}
+
+/// A model in integers, of which gadget, flood and the bits of a reply are still open.
+struct Ready<'a> {
+    grids: &'a [Grid],
+    model: Model,
+    /// With any gadget.
+    selection: Selection,
+    parameters: ParameterSet,
+    /// s: an integer L stands for L·2^−s.
+    bits: i32,
+    depths: Vec<usize>,
+}
+
+/// What keeps a wish.
+struct Found {
+    selection: Selection,
+    parameters: ParameterSet,
+    scale: Scale,
+    decimals: u32,
+    bound: f64,
+    limit: u64,
+}
+
+impl Ready<'_> {
+    /// The first gadget that fulfils the wish.
+    fn best(&self, wish: Wish, stated: StatedErrors) -> Result<Option<Found>, ImportError> {
+        let Some(decimals) = decimals(wish.precision) else { return Ok(None) };
+        let mut fits = false;
+        for gadget in GADGETS {
+            let selection = Selection { gadget, ..self.selection.clone() };
+            let logits = self.model.base().len();
+            let Some(shape) = Shape::new(self.parameters, &selection, logits, MAX_BITS) else { continue };
+            fits = true;
+            if let Some(found) = self.finish(wish, stated, decimals, (selection, shape)) {
+                return Ok(Some(found));
+            }
+        }
+        match fits {
+            true => Ok(None),
+            false => {
+                let bits = self.grids.iter().map(|grid| grid.bits() as usize).sum();
+                let row = self.parameters.degree() * self.parameters.body_len();
+                let len = bits * (self.parameters.dimension() + 1) * row;
+                Err(ImportError::TooLong { len, max: MAX_SELECTION_LEN, bits })
+            }
         }
     }
 
     /// Scale, flood and the bits of a reply, if all that is promised holds.
     fn finish(
         &self,
-        task: &Task<'_>,
         wish: Wish,
+        stated: StatedErrors,
         decimals: u32,
         (selection, shape): (Selection, Shape),
-        quantisation: &Quantisation,
-    ) -> Option<Choice> {
-        // A quarter of 2^63 is left to noise.
-        let bits = (62.4 - self.largest().max(f64::MIN_POSITIVE).log2()).floor().clamp(2.0, 110.0) as i32;
-        let model = self.integers(bits);
-        let depths = model.depths(&selection.ranges());
+    ) -> Option<Found> {
+        let Self { model, depths, bits, .. } = self;
         let mut scale = Scale { flood: 0, reply: MAX_BITS, shift: 0, weights: bits - 1, features: 1 };
-        let stated = task.stated();
         let quiet = Noise::new(&shape, depths.iter().copied(), 0);
         let room = wish.precision - quiet.ledger(scale.unit(), model.summands(), decimals, stated).total();
         if room <= 0.0 {
@@ -398,8 +342,7 @@ impl Draft {
         };
         let (reply, bound, limit) = (1..=MAX_BITS).find_map(fits)?;
         scale.reply = reply;
-        let (parameters, quantisation) = (shape.parameters, *quantisation);
-        Some(Choice { model, selection, parameters, scale, decimals, bound, limit, quantisation })
+        Some(Found { selection, parameters: self.parameters, scale, decimals, bound, limit })
     }
 }
 
@@ -416,34 +359,23 @@ fn add(sum: &mut [f64], values: &[f64]) {
     sum.iter_mut().zip(values).for_each(|(sum, value)| *sum += value);
 }
 
-impl FloatTree {
-    /// The tree over levels, without the branches that no level can take.
-    fn new(tree: &SourceTree, features: &[Feature], grids: &[Grid]) -> Self {
-        let ranges = grids.iter().map(|grid| (0, 1_u64 << grid.bits())).collect();
-        let mut builder = TreeBuilder { tree, features, grids, ranges, branches: vec![], leaves: vec![] };
-        let root = builder.add(0);
-        let TreeBuilder { branches, leaves, .. } = builder;
-        debug_assert!(branches.is_empty() || matches!(root, Place::Branch(0)));
-        let number = |place| match place {
-            Place::Branch(branch) => branch,
-            Place::Leaf(leaf) => branches.len() + leaf,
-        };
-        let numbered = branches.iter().map(|&(feature, level, below, above)| Branch {
-            feature,
-            level,
-            below: number(below),
-            above: number(above),
-        });
-        Self { branches: numbered.collect(), leaves }
-    }
-
-    fn leaf(&self, levels: &[u64]) -> &[f64] {
-        let mut at = 0;
-        while let Some(&Branch { feature, level, below, above }) = self.branches.get(at) {
-            at = if levels[feature] < level { below } else { above };
-        }
-        &self.leaves[at - self.branches.len()]
-    }
+/// The tree over levels, without the branches that no level can take.
+fn on_levels(tree: &SourceTree, features: &[Feature], grids: &[Grid]) -> Tree<f64> {
+    let ranges = grids.iter().map(|grid| (0, 1_u64 << grid.bits())).collect();
+    let mut builder = TreeBuilder { tree, features, grids, ranges, branches: vec![], leaves: vec![] };
+    builder.add(0);
+    let TreeBuilder { branches, leaves, .. } = builder;
+    let number = |place| match place {
+        Place::Branch(branch) => branch,
+        Place::Leaf(leaf) => branches.len() + leaf,
+    };
+    let branches = branches.iter().map(|&(feature, level, below, above)| Branch {
+        feature,
+        level,
+        below: number(below),
+        above: number(above),
+    });
+    Tree { branches: branches.collect(), leaves }
 }
 
 #[derive(Clone, Copy)]
@@ -506,34 +438,32 @@ impl TreeBuilder<'_> {
     }
 }
 
-impl FloatNeuron {
-    /// z = zmin + p·h at place p; every bit of every feature turns by what it adds to z, in units of h.
-    fn new(model: &NetworkModel, unit: usize, places: usize, features: &[Feature], grids: &[Grid]) -> Self {
-        let mut constant = model.bias[unit];
-        let mut steps = vec![];
-        for ((feature, grid), weight) in features.iter().zip(grids).zip(&model.hidden[unit]) {
-            let width = (feature.high - feature.low) / (1_u64 << grid.bits()) as f64;
-            // A level stands for the middle of its interval.
-            constant += weight * (feature.low + 0.5 * width);
-            steps.extend((0..grid.bits()).map(|place| weight * width * (1_u64 << place) as f64));
-        }
-        let span: f64 = steps.iter().map(|step| step.abs()).sum::<f64>().max(f64::MIN_POSITIVE);
-        let mut unit_of_place = span / (places - 1) as f64;
-        let turns = loop {
-            let turns: Vec<i64> = steps.iter().map(|step| (step / unit_of_place).round() as i64).collect();
-            if turns.iter().map(|turn| turn.unsigned_abs()).sum::<u64>() < places as u64 {
-                break turns;
-            }
-            unit_of_place *= 1.0 + 1.0 / places as f64;
-        };
-        let start = -turns.iter().filter(|turn| **turn < 0).sum::<i64>();
-        let entry = |place: usize| {
-            let z = constant + (place as i64 - start) as f64 * unit_of_place;
-            let activation = model.activation.apply(z);
-            model.output.iter().map(move |row| row[unit] * activation)
-        };
-        Self { start, turns, table: (0..places).flat_map(entry).collect() }
+/// z = zmin + p·h at place p; every bit of every feature turns by what it adds to z, in units of h.
+fn neuron(model: &NetworkModel, unit: usize, places: usize, features: &[Feature], grids: &[Grid]) -> Neuron<f64> {
+    let mut constant = model.bias[unit];
+    let mut steps = vec![];
+    for ((feature, grid), weight) in features.iter().zip(grids).zip(&model.hidden[unit]) {
+        let width = (feature.high - feature.low) / (1_u64 << grid.bits()) as f64;
+        // A level stands for the middle of its interval.
+        constant += weight * (feature.low + 0.5 * width);
+        steps.extend((0..grid.bits()).map(|place| weight * width * (1_u64 << place) as f64));
     }
+    let span: f64 = steps.iter().map(|step| step.abs()).sum::<f64>().max(f64::MIN_POSITIVE);
+    let mut unit_of_place = span / (places - 1) as f64;
+    let turns = loop {
+        let turns: Vec<i64> = steps.iter().map(|step| (step / unit_of_place).round() as i64).collect();
+        if turns.iter().map(|turn| turn.unsigned_abs()).sum::<u64>() < places as u64 {
+            break turns;
+        }
+        unit_of_place *= 1.0 + 1.0 / places as f64;
+    };
+    let start = -turns.iter().filter(|turn| **turn < 0).sum::<i64>();
+    let entry = |place: usize| {
+        let z = constant + (place as i64 - start) as f64 * unit_of_place;
+        let activation = model.activation.apply(z);
+        model.output.iter().map(move |row| row[unit] * activation)
+    };
+    Neuron { start, turns, table: (0..places).flat_map(entry).collect() }
 }
 
 impl Activation {
@@ -599,9 +529,4 @@ impl Source {
             Self::Linear => (0.0, 0),
         }
     }
-}
-
-/// The least k with 10^−k ≤ `precision`, as for linear models.
-fn decimals(precision: f64) -> Option<u32> {
-    (0..=MAX_DECIMALS).find(|&k| 1.0 / power_of_ten(k) as f64 <= precision && publication_error(k) < precision)
 }

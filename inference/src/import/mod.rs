@@ -68,6 +68,9 @@ pub struct ImportOptions {
 }
 
 impl ImportOptions {
+    /// As many [`rows`](Self::rows) are looked at; more say nothing new.
+    pub const MOST_ROWS: usize = 2000;
+
     /// The defaults: a precision of 0.001, ranges from the scaler, unnamed columns.
     pub fn new(name: impl Into<String>, version: impl Into<String>) -> Self {
         Self {

@@ -10,8 +10,8 @@ use super::ImportError;
 use super::fold::FoldedModel;
 use crate::bits::MAX_BITS;
 use crate::bound::{
-    ErrorLedger, IntegerModel, MAX_DECIMALS, Noise, Norms, Scale, power_of_ten, power_of_two, publication_error,
-    switch_error,
+    ErrorLedger, IntegerModel, MAX_DECIMALS, Noise, Norms, Scale, StatedErrors, power_of_ten, power_of_two,
+    publication_error, switch_error,
 };
 use crate::description::{Feature, LOGIT_BITS, MAX_FEATURE_BITS, WEIGHT_BITS};
 use crate::limbs::{Digits, Limbs};
@@ -50,36 +50,46 @@ const FINEST: f64 = 1e-9;
 impl Plan {
     /// The cheapest plan that fulfils the wish.
     pub(super) fn new(folded: &FoldedModel, features: &[Feature], wish: Wish) -> Result<Self, ImportError> {
-        if !(wish.precision.is_finite() && wish.precision > 0.0) {
-            return Err(ImportError::NoPrecision { precision: wish.precision });
-        }
-        if wish.distance.is_some_and(|distance| !(distance > 0.0 && distance < 1.0)) {
-            return Err(ImportError::NoDistance { distance: wish.distance.unwrap_or_default() });
-        }
-        let plan = (wish.precision >= FINEST).then(|| Planner { folded, features, wish }.best()).flatten();
-        plan.ok_or_else(|| refusal(folded, features, wish))
+        wish.check()?;
+        let find = |wish| Planner { folded, features, wish }.best();
+        let plan = (wish.precision >= FINEST).then(|| find(wish)).flatten();
+        plan.ok_or_else(|| wish.refusal(folded.errors, |wish| find(wish).is_some()))
     }
 }
 
-/// Which of the two wishes is out of reach, and what is not.
-fn refusal(folded: &FoldedModel, features: &[Feature], wish: Wish) -> ImportError {
-    let found = |wish| Planner { folded, features, wish }.best().is_some();
-    let without = Wish { distance: None, ..wish };
-    if let Some(distance) = wish.distance.filter(|_| found(without)) {
-        let steps = (1..64).map(|bits| power_of_two(-bits)).take_while(|&step| step > distance);
-        let reachable =
-            steps.collect::<Vec<_>>().into_iter().rev().find(|&step| found(Wish { distance: Some(step), ..wish }));
-        return ImportError::Distance { asked: distance, reachable };
+impl Wish {
+    /// Whether they are numbers that can be kept.
+    pub(super) fn check(&self) -> Result<(), ImportError> {
+        let Self { precision, distance } = *self;
+        if !(precision.is_finite() && precision > 0.0) {
+            return Err(ImportError::NoPrecision { precision });
+        }
+        match distance.filter(|distance| !(*distance > 0.0 && *distance < 1.0)) {
+            Some(distance) => Err(ImportError::NoDistance { distance }),
+            None => Ok(()),
+        }
     }
-    let steps = (-6..=MAX_DECIMALS as i32).rev().flat_map(|k| [1.0, 2.0, 5.0].map(|digit| digit / 10_f64.powi(k)));
-    let coarser = steps.filter(|&precision| precision >= FINEST && precision > wish.precision.max(floor(folded)));
-    let reachable = coarser.into_iter().find(|&precision| found(Wish { precision, ..without }));
-    ImportError::Precision { asked: wish.precision, export: folded.errors.export, reachable }
+
+    /// Which of the two is out of reach, and what is not: `found` says of a wish whether there is a plan.
+    pub(super) fn refusal(&self, errors: StatedErrors, found: impl Fn(Self) -> bool) -> ImportError {
+        let without = Self { distance: None, ..*self };
+        if let Some(distance) = self.distance.filter(|_| found(without)) {
+            let steps = (1..64).map(|bits| power_of_two(-bits)).take_while(|&step| step > distance);
+            let reachable =
+                steps.collect::<Vec<_>>().into_iter().rev().find(|&step| found(Self { distance: Some(step), ..*self }));
+            return ImportError::Distance { asked: distance, reachable };
+        }
+        let steps = (-6..=MAX_DECIMALS as i32).rev().flat_map(|k| [1.0, 2.0, 5.0].map(|digit| digit / 10_f64.powi(k)));
+        let least = self.precision.max(floor(errors));
+        let coarser = steps.filter(|&precision| precision >= FINEST && precision > least);
+        let reachable = coarser.into_iter().find(|&precision| found(Self { precision, ..without }));
+        ImportError::Precision { asked: self.precision, export: errors.export, reachable }
+    }
 }
 
 /// What no plan can undercut.
-fn floor(folded: &FoldedModel) -> f64 {
-    folded.errors.export + folded.errors.arithmetic
+fn floor(errors: StatedErrors) -> f64 {
+    errors.export + errors.arithmetic
 }
 
 struct Planner<'a> {
@@ -101,7 +111,7 @@ struct Draft<'a> {
 impl Planner<'_> {
     fn best(&self) -> Option<Plan> {
         let decimals = decimals(self.wish.precision)?;
-        let room = self.wish.precision - floor(self.folded) - publication_error(decimals);
+        let room = self.wish.precision - floor(self.folded.errors) - publication_error(decimals);
         if room <= 0.0 {
             return None;
         }
@@ -314,7 +324,7 @@ const MOST_DIGITS: usize = 5;
 const MANY_WEIGHTS: usize = 100_000;
 
 /// The least k with 10^−k ≤ `precision`: publishing k decimals costs no more than half of it.
-fn decimals(precision: f64) -> Option<u32> {
+pub(super) fn decimals(precision: f64) -> Option<u32> {
     (0..=MAX_DECIMALS).find(|&k| 1.0 / power_of_ten(k) as f64 <= precision)
 }
 

@@ -5,28 +5,28 @@ use thiserror::Error;
 
 use super::{Grid, Shape};
 
-/// What becomes of a row's levels.
+/// What becomes of a row's levels. Numbers are integers, except where a model is still being planned.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub(crate) enum Model {
-    Trees(Trees),
-    Network(Network),
+pub(crate) enum Model<N = i64> {
+    Trees(Trees<N>),
+    Network(Network<N>),
 }
 
 /// Logit c is base_c + Σ over trees of what the leaf that is reached has for it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(crate) struct Trees {
-    pub(crate) base: Vec<i64>,
-    pub(crate) trees: Vec<Tree>,
+pub(crate) struct Trees<N = i64> {
+    pub(crate) base: Vec<N>,
+    pub(crate) trees: Vec<Tree<N>>,
 }
 
 /// A tree over levels. Its root is the first branch, or the only leaf.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(crate) struct Tree {
+pub(crate) struct Tree<N = i64> {
     /// For each leaf, summands of all K logits.
-    pub(crate) leaves: Vec<Vec<i64>>,
+    pub(crate) leaves: Vec<Vec<N>>,
     /// Each before those that it leads to.
     pub(crate) branches: Vec<Branch>,
 }
@@ -59,7 +59,7 @@ pub(crate) enum Child {
     Leaf(usize),
 }
 
-impl Tree {
+impl<N> Tree<N> {
     pub(crate) fn child(&self, number: usize) -> Child {
         match number.checked_sub(self.branches.len()) {
             Some(leaf) => Child::Leaf(leaf),
@@ -68,16 +68,17 @@ impl Tree {
     }
 
     /// The summands of the leaf that a row comes to.
-    #[cfg(all(test, feature = "client"))]
-    pub(crate) fn leaf(&self, levels: &[u64]) -> &[i64] {
+    #[cfg(any(all(test, feature = "client"), feature = "import"))]
+    pub(crate) fn leaf(&self, levels: &[u64]) -> &[N] {
         let mut at = 0;
-        while let Child::Branch(index) = self.child(at) {
-            let Branch { feature, level, below, above } = self.branches[index];
+        while let Some(&Branch { feature, level, below, above }) = self.branches.get(at) {
             at = if levels[feature] < level { below } else { above };
         }
         &self.leaves[at - self.branches.len()]
     }
+}
 
+impl Tree {
     fn check(&self, grids: &[Grid], logits: usize) -> Result<(), ModelError> {
         let children = self.branches.len() + self.leaves.len();
         if self.leaves.len() != self.branches.len() + 1 || self.leaves.iter().any(|leaf| leaf.len() != logits) {
@@ -109,19 +110,61 @@ impl Tree {
 /// Logit c is base_c + Σ over neurons of what their tables have for it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(crate) struct Network {
-    pub(crate) base: Vec<i64>,
-    pub(crate) neurons: Vec<Neuron>,
+pub(crate) struct Network<N = i64> {
+    pub(crate) base: Vec<N>,
+    pub(crate) neurons: Vec<Neuron<N>>,
 }
 
 /// A neuron's pre-activation is a place in its table: `start`, and `turns[i]` further for every bit i that is set.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(crate) struct Neuron {
+pub(crate) struct Neuron<N = i64> {
     pub(crate) start: i64,
     /// Place by place, summands of all K logits: activations times output weights.
-    pub(crate) table: Vec<i64>,
+    pub(crate) table: Vec<N>,
     pub(crate) turns: Vec<i64>,
+}
+
+#[cfg(feature = "import")]
+impl<N> Neuron<N> {
+    /// The summands of `logits` logits at the place that bits say.
+    pub(crate) fn entry(&self, bits: &[u64], logits: usize) -> &[N] {
+        let turned: i64 = self.turns.iter().zip(bits).map(|(turn, &bit)| turn * bit as i64).sum();
+        &self.table[(self.start + turned) as usize * logits..][..logits]
+    }
+}
+
+#[cfg(feature = "import")]
+impl<N> Model<N> {
+    /// The same model of other numbers.
+    pub(crate) fn map<M>(&self, number: impl Fn(&N) -> M) -> Model<M> {
+        let all = |numbers: &Vec<N>| numbers.iter().map(&number).collect::<Vec<M>>();
+        match self {
+            Self::Trees(Trees { base, trees }) => {
+                let tree = |Tree { leaves, branches }: &Tree<N>| Tree {
+                    leaves: leaves.iter().map(all).collect(),
+                    branches: branches.clone(),
+                };
+                Model::Trees(Trees { base: all(base), trees: trees.iter().map(tree).collect() })
+            }
+            Self::Network(Network { base, neurons }) => {
+                let neuron = |Neuron { start, table, turns }: &Neuron<N>| Neuron {
+                    start: *start,
+                    table: all(table),
+                    turns: turns.clone(),
+                };
+                Model::Network(Network { base: all(base), neurons: neurons.iter().map(neuron).collect() })
+            }
+        }
+    }
+}
+
+impl<N> Model<N> {
+    pub(crate) fn base(&self) -> &[N] {
+        match self {
+            Self::Trees(Trees { base, .. }) | Self::Network(Network { base, .. }) => base,
+        }
+    }
 }
 
 impl Neuron {
@@ -179,12 +222,6 @@ impl Model {
                 within("neurons", neurons.len(), MAX_NEURONS)?;
                 neurons.iter().try_for_each(|neuron| neuron.check(shape))
             }
-        }
-    }
-
-    pub(crate) fn base(&self) -> &[i64] {
-        match self {
-            Self::Trees(Trees { base, .. }) | Self::Network(Network { base, .. }) => base,
         }
     }
 
