@@ -3,7 +3,7 @@
 
 use std::{
     fs::{self, File},
-    path::PathBuf,
+    path::{Path, PathBuf},
 };
 
 use anyhow::{Context, ensure};
@@ -70,9 +70,7 @@ impl Case {
 
     /// The rows of its dataset; NaN where a value is missing.
     pub fn rows(&self) -> anyhow::Result<Vec<Vec<f64>>> {
-        let text = fs::read_to_string(self.dataset())?;
-        let number = |cell: &str| if cell.is_empty() { Ok(f64::NAN) } else { Ok(cell.parse()?) };
-        text.lines().skip(1).map(|line| line.split(',').map(number).collect()).collect()
+        numbers(&self.dataset())
     }
 
     /// Holds predictions for all rows to scikit-learn's outputs: logits within the bound, labels equal wherever they are
@@ -131,8 +129,15 @@ impl Case {
     }
 }
 
+/// The rows of a file of numbers; NaN where a value is missing.
+pub(crate) fn numbers(path: &Path) -> anyhow::Result<Vec<Vec<f64>>> {
+    let text = fs::read_to_string(path)?;
+    let number = |cell: &str| if cell.is_empty() { Ok(f64::NAN) } else { Ok(cell.parse()?) };
+    text.lines().skip(1).map(|line| line.split(',').map(number).collect()).collect()
+}
+
 /// ONNX has no boolean labels: skl2onnx writes 0 and 1.
-fn exported(label: &str) -> &str {
+pub(crate) fn exported(label: &str) -> &str {
     match label {
         "True" => "1",
         "False" => "0",

@@ -11,7 +11,10 @@ use cloister_client::{Prediction, Table};
 use cloister_inference::{ImportError, ImportOptions, Imported, Thresholds, import};
 use serde::Deserialize;
 
-use crate::build::workspace;
+use crate::{
+    build::workspace,
+    linear::{exported, numbers},
+};
 
 /// A model that was trained and exported.
 #[derive(Clone, Debug, Deserialize)]
@@ -59,7 +62,7 @@ impl Case {
         for (range, tested) in ranges.iter_mut().zip(Table::numeric_ranges(File::open(file(&self.rows))?)?) {
             (range.low, range.high) = (range.low.min(tested.low), range.high.max(tested.high));
         }
-        let rows = numbers(&self.train)?;
+        let rows = numbers(&file(&self.train))?;
         let options =
             ImportOptions { precision, ranges: Some(ranges), thresholds, rows, ..ImportOptions::new(&self.name, "1") };
         Ok(import(&onnx, &options))
@@ -67,7 +70,7 @@ impl Case {
 
     /// The rows that it is tested on; NaN where a value is missing.
     pub fn rows(&self) -> anyhow::Result<Vec<Vec<f64>>> {
-        numbers(&self.rows)
+        numbers(&file(&self.rows))
     }
 
     /// Predictions for the first rows against the framework's.
@@ -94,21 +97,6 @@ impl Case {
         }
         Ok(comparison)
     }
-}
-
-/// ONNX has no boolean labels: skl2onnx writes 0 and 1.
-fn exported(label: &str) -> &str {
-    match label {
-        "True" => "1",
-        "False" => "0",
-        other => other,
-    }
-}
-
-fn numbers(name: &str) -> anyhow::Result<Vec<Vec<f64>>> {
-    let text = fs::read_to_string(file(name))?;
-    let number = |cell: &str| if cell.is_empty() { Ok(f64::NAN) } else { Ok(cell.parse()?) };
-    text.lines().skip(1).map(|line| line.split(',').map(number).collect()).collect()
 }
 
 fn file(name: &str) -> PathBuf {

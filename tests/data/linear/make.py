@@ -44,7 +44,6 @@ from sklearn.compose import ColumnTransformer
 from sklearn.cross_decomposition import PLSRegression
 from sklearn.decomposition import PCA, TruncatedSVD
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
-from sklearn.ensemble import RandomForestClassifier
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.feature_selection import SelectKBest, VarianceThreshold
 from sklearn.impute import SimpleImputer
@@ -66,7 +65,6 @@ from sklearn.model_selection import train_test_split
 from sklearn.multiclass import OneVsRestClassifier
 from sklearn.naive_bayes import GaussianNB
 from sklearn.neighbors import KNeighborsClassifier
-from sklearn.neural_network import MLPClassifier
 from sklearn.pipeline import make_pipeline, make_union
 from sklearn.preprocessing import (
     KBinsDiscretizer,
@@ -81,7 +79,6 @@ from sklearn.preprocessing import (
     StandardScaler,
 )
 from sklearn.svm import SVC, LinearSVC, LinearSVR
-from sklearn.tree import DecisionTreeClassifier
 
 FOLDER = Path(__file__).resolve().parent
 SEED = 20261122
@@ -303,7 +300,6 @@ def with_client_steps():
 def refused():
     """Name, pipeline and input type; each pipeline has a step that is not affine. All are trained on iris."""
     floats = FloatTensorType
-    forest = RandomForestClassifier(3, max_depth=3, random_state=SEED)
     bins = KBinsDiscretizer(3, encode="ordinal", quantile_method="averaged_inverted_cdf")
     return [
         ("polynomial", pipe(PolynomialFeatures(2), logistic()), floats),
@@ -312,9 +308,6 @@ def refused():
         ("clip", pipe(MinMaxScaler(clip=True), logistic()), floats),
         ("power", pipe(PowerTransformer(), logistic()), floats),
         ("quantile", pipe(QuantileTransformer(n_quantiles=10), logistic()), floats),
-        ("tree", pipe(DecisionTreeClassifier(max_depth=3, random_state=SEED)), floats),
-        ("forest", pipe(forest), floats),
-        ("network", pipe(StandardScaler(), MLPClassifier((4,), max_iter=2000, random_state=SEED)), floats),
         ("svc-rbf", pipe(StandardScaler(), SVC(kernel="rbf", C=10.0)), floats),
         ("neighbours", pipe(KNeighborsClassifier(3)), floats),
         ("calibrated", pipe(CalibratedClassifierCV(svc(), cv=2)), floats),
