@@ -39,6 +39,7 @@ files are from one thread, OMP_NUM_THREADS=1):
 
 import csv
 import json
+import sys
 import warnings
 from dataclasses import dataclass, field
 from functools import cache
@@ -46,7 +47,6 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-import onnxruntime
 import pandas as pd
 from lightgbm import LGBMClassifier, LGBMRegressor
 from onnx import TensorProto, helper, numpy_helper
@@ -54,7 +54,7 @@ from onnxmltools.convert.lightgbm.operator_converters.LightGbm import convert_li
 from onnxmltools.convert.xgboost.operator_converters.XGBoost import convert_xgboost
 from scipy.special import expit, softmax
 from skl2onnx import convert_sklearn, update_registered_converter
-from skl2onnx.common.data_types import DoubleTensorType, FloatTensorType
+from skl2onnx.common.data_types import FloatTensorType
 from skl2onnx.common.shape_calculator import (
     calculate_linear_classifier_output_shapes,
     calculate_linear_regressor_output_shapes,
@@ -80,37 +80,29 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import accuracy_score, r2_score
 from sklearn.model_selection import train_test_split
 from sklearn.neural_network import MLPClassifier, MLPRegressor
-from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import MaxAbsScaler, MinMaxScaler, RobustScaler, StandardScaler
 from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor
 from xgboost import XGBClassifier, XGBRegressor
 
 FOLDER = Path(__file__).resolve().parent
-SEED = 20261122
+# The same datasets, split in the same way, and the same ways to export.
+sys.path.insert(0, str(FOLDER.parent / "linear"))
+from make import (  # noqa: E402
+    LOADERS,
+    SEED,
+    TEST_ROWS,
+    columnwise,
+    inputs,
+    number,
+    pipe,
+    relabel,
+    score_columns,
+    session,
+)
+
 OPSET = {"": 18, "ai.onnx.ml": 3}
-TENSORS = {"float32": FloatTensorType, "float64": DoubleTensorType}
 # Enough for the ranges of all features, and small.
 TRAIN_ROWS = 600
-
-# How many rows are held out as the dataset's csv, as in ../linear/make.py; None: train on all rows, write all rows.
-TEST_ROWS = {
-    "iris": None,
-    "iris-missing": None,
-    "wine": None,
-    "breast_cancer": 143,
-    "digits": 120,
-    "diabetes": 110,
-    "linnerud": None,
-}
-LOADERS = {
-    "iris": datasets.load_iris,
-    "iris-missing": datasets.load_iris,
-    "wine": datasets.load_wine,
-    "breast_cancer": datasets.load_breast_cancer,
-    "digits": datasets.load_digits,
-    "diabetes": datasets.load_diabetes,
-    "linnerud": datasets.load_linnerud,
-}
 
 # The rows of each dataset, from the folder above this one.
 ROWS = {
@@ -286,10 +278,6 @@ def refused():
     ]
 
 
-def pipe(*steps):
-    return make_pipeline(*steps)
-
-
 def xgb(trees=20):
     return XGBClassifier(n_estimators=trees, max_depth=3, random_state=0, n_jobs=1)
 
@@ -395,16 +383,6 @@ def cells(rows):
     return [["" if np.isnan(value) else number(value) for value in row] for row in rows.to_numpy()]
 
 
-def relabel(target, names, labels):
-    if labels == "int":
-        return target
-    if labels == "bool":
-        return target == 1
-    if labels == "text":
-        return np.array([str(name) for name in names])[target]
-    return np.array(labels)[target]
-
-
 # Cases
 
 
@@ -459,10 +437,6 @@ def last_layer(network, rows):
     activation = {"relu": lambda x: np.maximum(x, 0), "tanh": np.tanh, "logistic": expit, "identity": lambda x: x}
     hidden = activation[network.activation](rows @ network.coefs_[0] + network.intercepts_[0])
     return hidden @ network.coefs_[1] + network.intercepts_[1]
-
-
-def columnwise(values):
-    return values.reshape(len(values), -1)
 
 
 def describe(case, model, expected, truth, crossed):
@@ -533,14 +507,6 @@ def register_converters():
         (LGBMRegressor, "LightGbmLGBMRegressor", regressor, convert_lightgbm, {"split": None}),
     ]:
         update_registered_converter(model, name, shape, convert, options=options)
-
-
-def inputs(case, rows):
-    tensor = TENSORS[case.dtype]
-    if case.named_columns:
-        # skl2onnx replaces the characters that no identifier has: "sepal length (cm)" becomes sepal_length__cm_.
-        return [(name, tensor([None, 1])) for name in rows.columns]
-    return [("X", tensor([None, rows.shape[1]]))]
 
 
 def export(pipeline, name, initial_types, options):
@@ -764,13 +730,6 @@ def run(case, model, rows):
     return session(runnable(model)).run(None, feed)
 
 
-def session(model):
-    options = onnxruntime.SessionOptions()
-    # Errors only: for a few models skl2onnx declares output shapes that are not what the graph gives.
-    options.log_severity_level = 3
-    return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
-
-
 def runnable(model):
     """For doubles skl2onnx declares the outputs of a tree as doubles, which they never are."""
     last = model.graph.node[-1]
@@ -782,15 +741,6 @@ def runnable(model):
         if output.type.tensor_type.elem_type == TensorProto.DOUBLE:
             output.type.tensor_type.elem_type = TensorProto.FLOAT
     return declared
-
-
-def score_columns(outputs, classes):
-    """The graph's scores as one array, whether it gave an array, a list of maps, or an output per class."""
-    if isinstance(outputs[0], list):
-        return np.array([[row[key] for key in classes.tolist()] for row in outputs[0]])
-    if len(outputs) > 1:
-        return np.stack(outputs, axis=1)
-    return columnwise(outputs[0])
 
 
 def label_text(case, labels):
@@ -812,10 +762,6 @@ def write_csv(name, header, rows):
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(header)
         writer.writerows(rows)
-
-
-def number(value):
-    return repr(float(value))
 
 
 if __name__ == "__main__":
