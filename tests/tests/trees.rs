@@ -1,11 +1,14 @@
 //! Trees, forests, boosting and networks, from their ONNX files through a whole service.
 
+use std::fs;
+
 use cloister_client::{AttestedConnection, Prediction};
 use cloister_e2e::{
+    build::workspace,
     trees::Case,
     world::{Link, World},
 };
-use cloister_inference::{Bundle, Evaluator, Thresholds};
+use cloister_inference::{Bundle, Evaluator, ImportOptions, Thresholds, import};
 
 /// Exporters write these so that no label can be told, or rows of another shape: not supported yet.
 const NOT_SUPPORTED: [&str; 2] = ["iris-xgb-v5", "linnerud-network"];
@@ -51,6 +54,28 @@ fn hidden_thresholds_and_networks_keep_their_accuracy() {
             case.import(5e-2, Thresholds::Hidden).unwrap().unwrap_or_else(|error| panic!("{}: {error}", case.name));
         let comparison = case.compare(&predictions(&imported.bundle, &case.rows().unwrap())).unwrap();
         assert!(comparison.other <= 2 + comparison.rows / 50, "{}: {comparison:?}", case.name);
+    }
+}
+
+/// Every model of another kind is refused with a reason and a remedy.
+#[test]
+fn what_is_not_supported_is_refused_by_name() {
+    for (name, reason, remedy) in [
+        ("adaboost", "ConstantOfShape", "before training"),
+        ("calibrated", "calibrates", "itself"),
+        ("categorical-lgbm", "categorical split (BRANCH_EQ)", "columns of 0 and 1"),
+        ("member-v5", "categorical split (BRANCH_MEMBER)", "columns of 0 and 1"),
+        ("missing-lgbm", "32 of its branches say where missing values go", "SimpleImputer"),
+        ("missing-xgb", "30 of its branches say where missing values go", "SimpleImputer"),
+        ("network-deep", "2 hidden layers, where one is supported", "hidden_layer_sizes=(16,)"),
+        ("pca-tree", "mixtures of columns", "without the decomposition"),
+        ("stacking", "no model that is supported has the output", "itself"),
+    ] {
+        let onnx = fs::read(workspace().join(format!("tests/data/trees/refused/{name}.onnx"))).expect("it is there");
+        let error = import(&onnx, &ImportOptions::new(name, "1")).unwrap_err();
+        assert!(["onnx_node", "onnx_graph"].contains(&error.code()), "{name}: {error}");
+        assert!(error.to_string().contains(reason), "{name}: {error}");
+        assert!(error.remedy().contains(remedy), "{name}: {}", error.remedy());
     }
 }
 

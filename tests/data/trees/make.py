@@ -72,7 +72,6 @@ from sklearn.ensemble import (
     RandomForestClassifier,
     RandomForestRegressor,
     StackingClassifier,
-    VotingClassifier,
 )
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.impute import SimpleImputer
@@ -263,18 +262,15 @@ def refused():
 
     members = [("first", forest()), ("second", ExtraTreesClassifier(4, max_depth=3, random_state=SEED))]
     deep = MLPClassifier((8, 8), max_iter=2000, random_state=SEED)
-    large = RandomForestClassifier(500, random_state=SEED)
     return [
         ("missing-xgb", "iris-missing", pipe(xgb(5))),
         ("missing-lgbm", "iris-missing", pipe(lgbm(LGBMClassifier, 5))),
         ("categorical-lgbm", "digits", pipe(lgbm(LGBMClassifier, 3, categorical_feature=[21], min_data_per_group=1))),
         ("network-deep", "iris", pipe(StandardScaler(), deep)),
         ("pca-tree", "iris", pipe(PCA(2), DecisionTreeClassifier(max_depth=3, random_state=SEED))),
-        ("voting", "iris", pipe(VotingClassifier(members, voting="soft", flatten_transform=False))),
         ("stacking", "iris", pipe(StackingClassifier(members, LogisticRegression(), cv=2))),
         ("calibrated", "iris", pipe(CalibratedClassifierCV(forest(), cv=2))),
         ("adaboost", "iris", pipe(AdaBoostClassifier(n_estimators=4, random_state=SEED))),
-        ("forest-large", "breast_cancer", pipe(large)),
     ]
 
 
