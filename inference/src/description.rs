@@ -82,13 +82,15 @@ pub enum Link {
     OneVsRest,
     /// exp(l), the values of a regression with a logarithmic link.
     Exp,
+    /// Nothing: the logits of trees are probabilities as they are; with one logit for two labels, that of the second.
+    Probability,
 }
 
 impl Link {
     /// Whether it gives a probability for each label.
     pub fn gives_probabilities(self) -> bool {
         match self {
-            Self::Softmax | Self::Sigmoid | Self::OneVsRest => true,
+            Self::Softmax | Self::Sigmoid | Self::OneVsRest | Self::Probability => true,
             Self::Identity | Self::Exp => false,
         }
     }
@@ -341,8 +343,10 @@ impl Fields {
     fn check_logits(&self) -> Result<(), DescriptionError> {
         let fits = match (self.labels.len(), self.link) {
             (0, Link::Identity | Link::Exp) => self.logits > 0,
-            (2, Link::Identity | Link::Sigmoid) if self.logits == 1 => true,
-            (2.., Link::Identity | Link::Softmax | Link::OneVsRest) => self.logits == self.labels.len(),
+            (2, Link::Identity | Link::Sigmoid | Link::Probability) if self.logits == 1 => true,
+            (2.., Link::Identity | Link::Softmax | Link::OneVsRest | Link::Probability) => {
+                self.logits == self.labels.len()
+            }
             _ => false,
         };
         match fits {
@@ -754,6 +758,26 @@ pub(crate) mod tests {
         for set in ParameterSet::ALL {
             assert_eq!(cbor::write(&set), cbor::write(&set.name()));
         }
+    }
+
+    /// One for each label, or for two the second's.
+    #[test]
+    fn probabilities_are_logits_of_labels() {
+        let of = |logits, labels: i64| {
+            let labels = (0..labels).map(Label::Integer).collect();
+            let layouts = vec![Layout { outputs: 1, features: 1 }];
+            Description::new(Fields { link: Link::Probability, logits, labels, layouts, ..fields() })
+        };
+        for (logits, labels) in [(1, 2), (2, 2), (3, 3)] {
+            let description = of(logits, labels).unwrap();
+            let read = Description::from_bytes(&description.to_bytes()).unwrap();
+            assert!(read.link() == Link::Probability && read.link().gives_probabilities());
+        }
+        for (logits, labels) in [(1, 0), (1, 3), (2, 3)] {
+            assert_eq!(of(logits, labels).unwrap_err().code(), "logits");
+        }
+        let written = ciborium::Value::Text("probability".into());
+        assert_eq!(cbor::write(&Link::Probability), cbor::write(&written));
     }
 
     #[test]

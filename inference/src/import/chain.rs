@@ -1,4 +1,4 @@
-//! The affine part of a model: vectors computed from the input columns, one from another.
+//! Vectors computed from the input columns, one from another: affine steps, and at most one that is not.
 //!
 //! Nothing is multiplied out here. A scaler of 50,000 columns stays 50,000 numbers, and a matrix is as large as in the
 //! file.
@@ -6,6 +6,7 @@
 use std::collections::HashMap;
 use std::rc::Rc;
 
+use super::nonlinear::{Activation, TreeModel};
 use super::tensor::Parameters;
 
 /// A vector of the chain, by its place in it.
@@ -17,6 +18,7 @@ pub(super) struct Chain {
     stages: Vec<Stage>,
     selected: HashMap<(Id, Vec<usize>), Id>,
     elements: usize,
+    features: usize,
 }
 
 /// How a vector is computed, and how many elements it has.
@@ -47,6 +49,10 @@ pub(super) enum Operation {
     Product { of: Id, matrix: Rc<Parameters> },
     /// Element by element.
     Sum(Vec<Id>),
+    /// Trees whose columns are elements of a vector.
+    Ensemble { of: Id, ensemble: Rc<TreeModel> },
+    /// A hidden layer: of each element by itself.
+    Activate { of: Id, activation: Activation },
 }
 
 /// What the client has done to columns before they enter the chain.
@@ -77,6 +83,11 @@ impl Chain {
         self.elements.max(1)
     }
 
+    /// As many columns as a row has.
+    pub(super) fn features(&self) -> usize {
+        self.features
+    }
+
     pub(super) fn operation(&self, id: Id) -> &Operation {
         &self.stages[id].operation
     }
@@ -92,6 +103,9 @@ impl Chain {
         };
         self.reserve(width.saturating_add(matrix))?;
         let id = self.stages.len();
+        if let Operation::Columns { columns, .. } = &operation {
+            self.features = columns.iter().fold(self.features, |features, column| features.max(column + 1));
+        }
         let scaled = match &operation {
             Operation::Columns { .. } => Some(id),
             Operation::Add { to: of, .. } | Operation::Multiply { of, .. } | Operation::Divide { of, .. } => {
@@ -210,13 +224,23 @@ impl Chain {
                 Operation::Multiply { of, by } | Operation::Divide { of, by } => (*of, by.values[0] == by.values[1]),
                 Operation::Product { matrix, .. } => return matrix.values.chunks(2).all(|pair| pair[0] == -pair[1]),
                 Operation::Join(parts) => return matches!(parts[..], [one, other] if self.negated(one) == Some(other)),
-                Operation::Columns { .. } | Operation::Select { .. } | Operation::Sum(_) => return false,
+                Operation::Ensemble { ensemble, .. } => return ensemble.is_opposite(),
+                Operation::Columns { .. }
+                | Operation::Select { .. }
+                | Operation::Sum(_)
+                | Operation::Activate { .. } => return false,
             };
             if !agree {
                 return false;
             }
             id = of;
         }
+    }
+
+    /// Whether nothing on the way to a vector is other than affine.
+    pub(super) fn is_affine(&self, id: Id) -> bool {
+        let stages = self.stages.iter().zip(self.needed(id));
+        stages.filter(|(_, needed)| *needed).all(|(stage, _)| stage.operation.is_affine())
     }
 
     /// The vector of which `id` is the negative.
@@ -257,14 +281,21 @@ impl Chain {
 }
 
 impl Operation {
-    fn operands(&self, mut visit: impl FnMut(Id)) {
+    pub(super) fn is_affine(&self) -> bool {
+        !matches!(self, Self::Ensemble { .. } | Self::Activate { .. })
+    }
+
+    /// The vectors that it reads.
+    pub(super) fn operands(&self, mut visit: impl FnMut(Id)) {
         match self {
             Self::Columns { .. } => {}
             Self::Select { of, .. }
             | Self::Add { to: of, .. }
             | Self::Multiply { of, .. }
             | Self::Divide { of, .. }
-            | Self::Product { of, .. } => visit(*of),
+            | Self::Product { of, .. }
+            | Self::Ensemble { of, .. }
+            | Self::Activate { of, .. } => visit(*of),
             Self::Join(parts) | Self::Sum(parts) => parts.iter().copied().for_each(visit),
         }
     }

@@ -2,11 +2,13 @@
 
 mod chain;
 mod clear;
+mod ensemble;
 mod error;
 mod fold;
 mod guard;
 mod model;
 mod nodes;
+mod nonlinear;
 mod onnx;
 mod plan;
 mod preparation;
@@ -28,7 +30,9 @@ use crate::mask::{Keystream, SEED_LEN};
 pub use error::ImportError;
 use fold::FoldedModel;
 use model::Model;
+use nonlinear::Source;
 use plan::{Plan, Wish};
+use refusal::graph_refused_for;
 
 /// What the ONNX file does not say.
 #[derive(Clone, Debug, PartialEq)]
@@ -132,6 +136,7 @@ impl fmt::Display for ImportReport {
 /// 5. Assemble the bundle, which proves the bound, and try it on random rows.
 pub fn import(onnx: &[u8], options: &ImportOptions) -> Result<Imported, ImportError> {
     let model = Model::read(onnx)?;
+    check_source(&model.source)?;
     description::check_shape(model.features(), model.chain.width(model.logits))?;
     let features = ranges::declare(&model, options)?;
     let folded = FoldedModel::new(&model, &features)?;
@@ -141,6 +146,16 @@ pub fn import(onnx: &[u8], options: &ImportOptions) -> Result<Imported, ImportEr
     let self_check = check_itself(&bundle, &model)?;
     let report = ImportReport { precision: options.precision, ledger: *bundle.ledger(), self_check };
     Ok(Imported { bundle, report })
+}
+
+/// Trees and networks are read, and nothing evaluates them yet.
+fn check_source(source: &Source) -> Result<(), ImportError> {
+    let what = match source {
+        Source::Linear => return Ok(()),
+        Source::Trees(_) => "trees",
+        Source::Network(_) => "a network",
+    };
+    Err(graph_refused_for(format!("it is {what}, which is not served yet"), "train a linear model"))
 }
 
 fn assemble(source: &Model, plan: Plan, errors: StatedErrors, options: &ImportOptions) -> Result<Bundle, ImportError> {
@@ -170,12 +185,13 @@ fn assemble(source: &Model, plan: Plan, errors: StatedErrors, options: &ImportOp
 /// Compares the bundle's published logits with those of the graph itself, on rows all over the declared ranges.
 fn check_itself(bundle: &Bundle, model: &Model) -> Result<SelfCheck, ImportError> {
     let (evaluator, description) = (Evaluator::new(bundle), bundle.description());
+    let graph = clear::Interpreter::new(model);
     let rows = random_rows(description.features(), rows_to_check(model), bundle.digest());
     let mut largest_difference = 0.0_f64;
     let mut checked = 0;
     for row in rows {
         let encoded = [description.encode_prepared(checked, &row)?];
-        let clear = clear::logits(model, &row);
+        let clear = graph.logits(&row);
         checked += 1;
         for (logit, clear) in evaluator.evaluate_clear(&encoded).remove(0).into_iter().zip(clear) {
             let difference = (description.publish(logit) - clear).abs();
@@ -240,6 +256,13 @@ mod tests {
         assert_eq!(error, ImportError::TooWide { what: "features", actual: 50_001, max: 50_000 });
     }
 
+    #[test]
+    fn what_is_read_and_not_served_is_refused() {
+        let trees = Sample::new(1).stump("(X) -> y", "BRANCH_LT", 0.5).file(&["y"]);
+        let error = import(&trees, &ImportOptions::new("trees", "1")).unwrap_err();
+        assert_eq!(error.to_string(), "the graph is no supported model: it is trees, which is not served yet");
+    }
+
     /// A node that only hands on costs the self-check its width all the same.
     #[test]
     fn a_small_file_of_many_wide_nodes_is_refused() {
@@ -261,7 +284,7 @@ mod tests {
             sample.node(&format!("Exp({}) -> e{n}", if n == 0 { "X".into() } else { format!("e{}", n - 1) }))
         });
         let error = Model::read(&deep.file(&["e99999"])).unwrap_err();
-        assert!(error.to_string().ends_with("no linear model makes so much of its scores"), "{error}");
+        assert!(error.to_string().ends_with("no supported model makes so much of its scores"), "{error}");
     }
 
     #[test]

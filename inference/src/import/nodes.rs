@@ -8,6 +8,7 @@ use rten_onnx::onnx::{AttributeProto, NodeProto};
 use super::ImportError;
 use super::chain::{Id, Operation};
 use super::model::{REMEDY, Reader, Value, too_large};
+use super::nonlinear::Activation;
 use super::onnx::{attributes, labels, numbers, op};
 use super::refusal::{refused, refused_for};
 use super::tail::Formula;
@@ -32,6 +33,9 @@ impl Reader {
             "Scaler" => self.scaler(node)?,
             "LinearRegressor" => self.regressor(node)?,
             "LinearClassifier" => return self.classifier(node),
+            "TreeEnsembleClassifier" => return self.tree_classifier(node),
+            "TreeEnsembleRegressor" => self.tree_regressor(node)?,
+            "TreeEnsemble" => self.tree_ensemble(node)?,
             "Imputer" => self.imputer(node)?,
             "Normalizer" | "LpNormalization" => self.normalizer(node)?,
             "Concat" | "FeatureVectorizer" => self.concat(node)?,
@@ -52,7 +56,9 @@ impl Reader {
             "Not" => self.function(node, "Not")?,
             "Reciprocal" => self.function(node, "Reciprocal")?,
             "Sigmoid" => self.function(node, "Sigmoid")?,
-            _ => return Err(refused(node, "no linear model has this operator")),
+            "Relu" => self.function(node, "Relu")?,
+            "Tanh" => self.function(node, "Tanh")?,
+            _ => return Err(refused(node, "no supported model has this operator")),
         };
         Ok(vec![value])
     }
@@ -65,7 +71,19 @@ impl Reader {
     pub(super) fn vector(&self, node: &NodeProto, index: usize) -> Result<(Id, usize)> {
         match self.input(node, index)? {
             Value::Vector { id, flat: false } => Ok((id, self.chain.width(id))),
-            _ => Err(refused(node, "what it reads is not linear in the features")),
+            _ => Err(refused(node, NOT_LINEAR)),
+        }
+    }
+
+    /// The same, or a hidden layer: until a matrix follows, an activation is a function of scores.
+    fn layer(&mut self, node: &NodeProto) -> Result<(Id, usize)> {
+        let Value::Formula { formula, width } = self.input(node, 0)? else { return self.vector(node, 0) };
+        let Formula::Apply(function, arguments, _) = &*formula else { return Err(refused(node, NOT_LINEAR)) };
+        match (Activation::named(function), &arguments[..]) {
+            (Some(activation), [scores]) if let Formula::Scores(of) = **scores => {
+                Ok((self.push(width, Operation::Activate { of, activation })?, width))
+            }
+            _ => Err(refused(node, NOT_LINEAR)),
         }
     }
 
@@ -80,11 +98,11 @@ impl Reader {
         attributes(node, [])?;
         let (left, right) = (self.input(node, 0)?, self.input(node, 1)?);
         match (&left, &right) {
-            (Value::Vector { id, flat }, Value::Constant(constant)) => {
+            (Value::Vector { id, flat }, Value::Constant(constant)) if self.fits(*id, *flat, constant) => {
                 let id = self.with_constant(node, *id, constant, false)?;
                 Ok(Value::Vector { id, flat: *flat })
             }
-            (Value::Constant(constant), Value::Vector { id, flat }) => {
+            (Value::Constant(constant), Value::Vector { id, flat }) if self.fits(*id, *flat, constant) => {
                 let id = self.with_constant(node, *id, constant, true)?;
                 Ok(Value::Vector { id, flat: *flat })
             }
@@ -102,6 +120,11 @@ impl Reader {
             }
             _ => self.of_formulas(node, &left, &right),
         }
+    }
+
+    /// Numbers one below the other take a single constant.
+    fn fits(&self, id: Id, flat: bool, constant: &Tensor) -> bool {
+        !flat || self.chain.width(id) == 1 || constant.len() == 1
     }
 
     /// x + p, x − p, p − x, x·p or x/p.
@@ -164,7 +187,7 @@ impl Reader {
 
     fn mat_mul(&mut self, node: &NodeProto) -> Result<Value> {
         attributes(node, [])?;
-        let ((of, width), constant) = (self.vector(node, 0)?, self.constant(node, 1)?);
+        let ((of, width), constant) = (self.layer(node)?, self.constant(node, 1)?);
         let (id, flat) = match (&constant.dims[..], constant.numbers()) {
             (&[rows], Some(matrix)) if rows == width => (self.product(of, 1, matrix.clone())?, true),
             (&[rows, columns], Some(matrix)) if rows == width && columns > 0 => {
@@ -194,7 +217,7 @@ impl Reader {
         if factor(alpha) != 1.0 || factor(beta) != 1.0 || flag(trans_a) != 0 {
             return Err(refused(node, "its factors are not 1, or it transposes the features"));
         }
-        let ((of, width), constant) = (self.vector(node, 0)?, self.constant(node, 1)?);
+        let ((of, width), constant) = (self.layer(node)?, self.constant(node, 1)?);
         let id = match (&constant.dims[..], constant.numbers(), flag(trans_b)) {
             (&[rows, columns], Some(matrix), 0) if rows == width && columns > 0 => {
                 self.product(of, columns, matrix.clone())?
@@ -314,6 +337,8 @@ impl Reader {
         Ok(vec![label, scores])
     }
 }
+
+const NOT_LINEAR: &str = "what it reads is not linear in the features";
 
 /// As many values as an operator reads.
 fn inputs(op: &str) -> RangeInclusive<usize> {
