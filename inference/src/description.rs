@@ -809,6 +809,26 @@ pub(crate) mod tests {
         fields.limbs.get_or_insert(Limbs::WHOLE)
     }
 
+    /// One for each label, or for two the second's.
+    #[test]
+    fn probabilities_are_logits_of_labels() {
+        let of = |logits, labels: i64| {
+            let labels = (0..labels).map(Label::Integer).collect();
+            let layouts = vec![Layout { outputs: 1, features: 1 }];
+            Description::new(Fields { link: Link::Probability, logits, labels, layouts, ..fields() })
+        };
+        for (logits, labels) in [(1, 2), (2, 2), (3, 3)] {
+            let description = of(logits, labels).unwrap();
+            let read = Description::from_bytes(&description.to_bytes()).unwrap();
+            assert!(read.link() == Link::Probability && read.link().gives_probabilities());
+        }
+        for (logits, labels) in [(1, 0), (1, 3), (2, 3)] {
+            assert_eq!(of(logits, labels).unwrap_err().code(), "logits");
+        }
+        let written = ciborium::Value::Text("probability".into());
+        assert_eq!(cbor::write(&Link::Probability), cbor::write(&written));
+    }
+
     #[test]
     fn each_fault_has_its_error() {
         let code = |change: fn(&mut Fields)| error(change).code();

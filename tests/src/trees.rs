@@ -27,10 +27,12 @@ pub struct Case {
     pub trees: usize,
     /// The framework's own, of a classifier.
     pub accuracy: Option<f64>,
+    /// Rows that lie on a threshold within float32: the exported graph sends them another way than the framework.
+    pub crossed: usize,
 }
 
 /// How predictions compare with the framework's.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Comparison {
     /// As many rows.
     pub rows: usize,
@@ -40,8 +42,8 @@ pub struct Comparison {
     pub right: usize,
     /// The same of the framework's labels.
     pub right_before: usize,
-    /// The furthest that a probability or a regression's value is off.
-    pub largest: f64,
+    /// For each row the furthest that a probability or a regression's value is off.
+    pub errors: Vec<f64>,
 }
 
 impl Case {
@@ -84,7 +86,7 @@ impl Case {
         let mut comparison = Comparison { rows: predictions.len(), ..Comparison::default() };
         for (prediction, outputs) in predictions.iter().zip(&outputs) {
             let off = prediction.outputs.iter().zip(outputs).map(|(found, expected)| (found - expected).abs());
-            comparison.largest = off.fold(comparison.largest, f64::max);
+            comparison.errors.push(off.max_by(f64::total_cmp).unwrap_or(0.0));
         }
         if self.accuracy.is_some() {
             let (labels, targets) = (expected.texts("label")?, expected.texts("target")?);

@@ -10,9 +10,6 @@ use cloister_e2e::{
 };
 use cloister_inference::{Bundle, Evaluator, ImportOptions, Thresholds, import};
 
-/// Exporters write these so that no label can be told, or rows of another shape: not supported yet.
-const NOT_SUPPORTED: [&str; 2] = ["iris-xgb-v5", "linnerud-network"];
-
 /// The published logits of the oracle, for every row that the model is tested on.
 fn predictions(bundle: &Bundle, rows: &[Vec<f64>]) -> Vec<Prediction> {
     let (description, evaluator) = (bundle.description(), Evaluator::new(bundle));
@@ -25,19 +22,12 @@ fn predictions(bundle: &Bundle, rows: &[Vec<f64>]) -> Vec<Prediction> {
 #[test]
 fn trees_with_public_thresholds_are_the_frameworks_own() {
     let mut compared = 0;
-    for case in Case::all().unwrap() {
-        if case.trees == 0 || NOT_SUPPORTED.contains(&case.name.as_str()) {
-            continue;
-        }
+    for case in Case::all().unwrap().into_iter().filter(|case| case.trees > 0) {
         let bundle = case.import(1e-2, Thresholds::Public).unwrap().unwrap().bundle;
         let comparison = case.compare(&predictions(&bundle, &case.rows().unwrap())).unwrap();
-        // Rows that lie on a threshold within float32, as the script that made the models counts them.
-        let on_a_threshold =
-            ["iris-forest-named", "diabetes-forest-double", "diabetes-forest-tensors", "diabetes-forest-v5-double"];
-        if !on_a_threshold.contains(&case.name.as_str()) {
-            assert_eq!(comparison.other, 0, "{}", case.name);
-            assert!(comparison.largest <= 2.0 * bundle.bound() + 1e-4, "{}: {comparison:?}", case.name);
-        }
+        let tolerance = 2.0 * bundle.bound() + 1e-4;
+        let off = comparison.errors.iter().filter(|error| error.total_cmp(&&tolerance).is_gt()).count();
+        assert!(comparison.other.max(off) <= case.crossed, "{}: {comparison:?}", case.name);
         compared += 1;
     }
     assert!(compared >= 30, "{compared} models");
@@ -46,10 +36,7 @@ fn trees_with_public_thresholds_are_the_frameworks_own() {
 /// On hidden grids labels may change, by as many as a hundredth of the rows or two.
 #[test]
 fn hidden_thresholds_and_networks_keep_their_accuracy() {
-    for case in Case::all().unwrap() {
-        if case.accuracy.is_none() || NOT_SUPPORTED.contains(&case.name.as_str()) {
-            continue;
-        }
+    for case in Case::all().unwrap().into_iter().filter(|case| case.accuracy.is_some()) {
         let imported =
             case.import(5e-2, Thresholds::Hidden).unwrap().unwrap_or_else(|error| panic!("{}: {error}", case.name));
         let comparison = case.compare(&predictions(&imported.bundle, &case.rows().unwrap())).unwrap();
@@ -61,15 +48,15 @@ fn hidden_thresholds_and_networks_keep_their_accuracy() {
 #[test]
 fn what_is_not_supported_is_refused_by_name() {
     for (name, reason, remedy) in [
-        ("adaboost", "ConstantOfShape", "before training"),
+        ("adaboost", "AdaBoost", "GradientBoosting"),
         ("calibrated", "calibrates", "itself"),
-        ("categorical-lgbm", "categorical split (BRANCH_EQ)", "columns of 0 and 1"),
-        ("member-v5", "categorical split (BRANCH_MEMBER)", "columns of 0 and 1"),
-        ("missing-lgbm", "32 of its branches say where missing values go", "SimpleImputer"),
-        ("missing-xgb", "30 of its branches say where missing values go", "SimpleImputer"),
+        ("categorical-lgbm", "BRANCH_EQ, as those that sort categories are", "one-hot encode categories"),
+        ("member-v5", "BRANCH_MEMBER, as those that sort categories are", "one-hot encode categories"),
+        ("missing-lgbm", "it has learned where missing values go: one way at 32 of its 73 branches", "SimpleImputer"),
+        ("missing-xgb", "it has learned where missing values go: one way at 30 of its 65 branches", "SimpleImputer"),
         ("network-deep", "2 hidden layers, where one is supported", "hidden_layer_sizes=(16,)"),
         ("pca-tree", "mixtures of columns", "without the decomposition"),
-        ("stacking", "no model that is supported has the output", "itself"),
+        ("stacking", "no supported model has the output", "itself"),
     ] {
         let onnx = fs::read(workspace().join(format!("tests/data/trees/refused/{name}.onnx"))).expect("it is there");
         let error = import(&onnx, &ImportOptions::new(name, "1")).unwrap_err();

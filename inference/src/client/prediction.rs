@@ -6,7 +6,7 @@ use crate::description::{Description, Label, Link};
 #[derive(Clone, Debug, PartialEq)]
 pub struct Prediction {
     /// The predicted class: that of the largest published logit; with one logit for two labels the second label if the
-    /// logit is positive, or the probability above a half. A regression has none.
+    /// logit is positive, or more than half if it is a probability. A regression has none.
     pub label: Option<Label>,
     /// Whether the label is the original model's for sure: no change of the logits by the bound makes it another.
     /// Always so for a regression.
@@ -59,11 +59,14 @@ fn lead(logits: &[f64]) -> (usize, f64) {
 
 fn apply(link: Link, logits: &[f64]) -> Vec<f64> {
     match link {
-        Link::Probability if logits.len() == 1 => vec![1.0 - logits[0], logits[0]],
-        Link::Identity | Link::Probability => logits.to_vec(),
+        Link::Identity => logits.to_vec(),
         Link::Softmax => softmax(logits),
         Link::Sigmoid => vec![sigmoid(-logits[0]), sigmoid(logits[0])],
         Link::OneVsRest => normalised(logits.iter().copied().map(sigmoid)),
+        Link::Probability => match *logits {
+            [second] => vec![1.0 - second, second],
+            _ => logits.to_vec(),
+        },
         Link::Exp => logits.iter().map(|logit| logit.exp()).collect(),
     }
 }
@@ -117,6 +120,21 @@ mod tests {
         assert!((no.outputs.iter().sum::<f64>() - 1.0).abs() < 1e-15);
         assert_eq!((predict(0.0).label_text().as_str(), predict(0.0).certain), ("no", false));
         assert!(!predict(description.bound()).certain && predict(1.1 * description.bound()).certain);
+    }
+
+    #[test]
+    fn one_probability_tells_two_labels_apart_at_one_half() {
+        let description = described(1, vec![Label::Boolean(false), Label::Boolean(true)], Link::Probability);
+        let predict = |logit| Prediction::new(&description, vec![logit]);
+        let (yes, no, half) = (predict(0.75), predict(0.25), predict(0.5));
+        assert_eq!((yes.label_text().as_str(), no.label_text().as_str()), ("True", "False"));
+        assert_eq!((yes.outputs, no.outputs), (vec![0.25, 0.75], vec![0.75, 0.25]));
+        assert_eq!((half.label_text().as_str(), half.certain), ("False", false));
+        let bound = description.bound();
+        assert!(!predict(0.5 + 0.9 * bound).certain && predict(0.5 + 1.1 * bound).certain);
+        let three = described(3, (0..3).map(Label::Integer).collect(), Link::Probability);
+        let prediction = Prediction::new(&three, vec![0.25, 0.5, 0.25]);
+        assert_eq!((prediction.label, prediction.outputs), (Some(Label::Integer(1)), vec![0.25, 0.5, 0.25]));
     }
 
     #[test]

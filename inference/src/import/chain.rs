@@ -237,6 +237,12 @@ impl Chain {
         }
     }
 
+    /// Whether nothing on the way to a vector is other than affine.
+    pub(super) fn is_affine(&self, id: Id) -> bool {
+        let stages = self.stages.iter().zip(self.needed(id));
+        stages.filter(|(_, needed)| *needed).all(|(stage, _)| stage.operation.is_affine())
+    }
+
     /// The vector of which `id` is the negative.
     pub(super) fn negated(&self, id: Id) -> Option<Id> {
         match self.operation(id) {
@@ -275,6 +281,10 @@ impl Chain {
 }
 
 impl Operation {
+    pub(super) fn is_affine(&self) -> bool {
+        !matches!(self, Self::Ensemble { .. } | Self::Activate { .. })
+    }
+
     /// The vectors that it reads.
     pub(super) fn operands(&self, mut visit: impl FnMut(Id)) {
         match self {

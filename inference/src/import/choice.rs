@@ -5,7 +5,7 @@
 //! paid for: of the gadgets with the fewest levels, and so the shortest requests, the first is taken that keeps the
 //! precision.
 
-use super::nonlinear::{Activation, NetworkModel, Node, Source, Tree as SourceTree, TreeModel};
+use super::nonlinear::{NetworkModel, Node, Source, Tree as SourceTree, TreeModel};
 use super::plan::{Wish, decimals};
 use super::{ImportError, ImportOptions, Quantisation, Thresholds, random_rows};
 use crate::bits::MAX_BITS;
@@ -466,48 +466,7 @@ fn neuron(model: &NetworkModel, unit: usize, places: usize, features: &[Feature]
     Neuron { start, turns, table: (0..places).flat_map(entry).collect() }
 }
 
-impl Activation {
-    fn apply(self, z: f64) -> f64 {
-        match self {
-            Self::Relu => z.max(0.0),
-            Self::Sigmoid => 1.0 / (1.0 + (-z).exp()),
-            Self::Tanh => z.tanh(),
-        }
-    }
-}
-
 impl Source {
-    /// Its logits of a row.
-    pub(super) fn logits(&self, row: &[f64]) -> Vec<f64> {
-        match self {
-            Self::Trees(TreeModel { trees, base, single }) => {
-                let mut sum = base.clone();
-                for tree in trees {
-                    let mut at = 0;
-                    let leaf = loop {
-                        match &tree.nodes[at] {
-                            Node::Leaf { values } => break values,
-                            &Node::Branch { column, cut, below, above } => {
-                                let value = if *single { f64::from(row[column] as f32) } else { row[column] };
-                                at = if value < cut { below } else { above };
-                            }
-                        }
-                    };
-                    add(&mut sum, leaf);
-                }
-                sum
-            }
-            Self::Network(NetworkModel { activation, hidden, bias, output, output_bias }) => {
-                let dot =
-                    |weights: &Vec<f64>, values: &[f64]| weights.iter().zip(values).map(|(w, x)| w * x).sum::<f64>();
-                let units: Vec<f64> =
-                    hidden.iter().zip(bias).map(|(weights, bias)| activation.apply(bias + dot(weights, row))).collect();
-                output.iter().zip(output_bias).map(|(weights, bias)| bias + dot(weights, &units)).collect()
-            }
-            Self::Linear => vec![],
-        }
-    }
-
     /// The most that the magnitudes of a logit's summands add up to, and how many there are.
     fn size(&self) -> (f64, usize) {
         let most = |values: &[f64]| values.iter().map(|value| value.abs()).fold(0.0, f64::max);

@@ -1,7 +1,9 @@
 //! The graph itself, run on one row in float64: what the self-check holds the folded integers to.
 //!
-//! It reads the nodes as ONNX defines them, and shares no code with the chain that was folded. Only what leads to
+//! It reads the nodes as ONNX defines them, and shares no code with the chain that was folded, nor with the trees. Only what leads to
 //! scores is run.
+
+mod forest;
 
 use std::collections::HashMap;
 use std::rc::Rc;
@@ -9,65 +11,129 @@ use std::rc::Rc;
 use rten_onnx::onnx::{AttributeProto, NodeProto};
 
 use super::model::Model;
-use super::onnx::op;
+use super::onnx::{Input, op};
 use super::tensor::Tensor;
-use super::trees;
+use forest::Forest;
+
+/// A graph, made ready for many rows.
+pub(super) struct Interpreter<'a> {
+    model: &'a Model,
+    /// By the place of their node.
+    forests: HashMap<usize, Forest<'a>>,
+}
 
 /// A value of one row, or a constant as it lies.
 #[derive(Clone)]
 enum Clear<'a> {
-    Row(Rc<Vec<f64>>),
+    Row {
+        values: Rc<Vec<f64>>,
+        /// Whether the graph has them as float64. Only trees look at it: they compare what has been rounded.
+        is_double: bool,
+    },
     Constant(&'a Tensor),
 }
 
 /// The logits of a row that has had the client's steps.
+#[cfg(test)]
 pub(super) fn logits(model: &Model, row: &[f64]) -> Vec<f64> {
-    let mut values = HashMap::new();
-    for (name, constant) in &model.graph.constants {
-        values.insert(&name[..], Clear::Constant(constant));
-    }
-    match model.preparation.normalized() {
-        Some(name) => {
-            values.insert(name, Clear::Row(Rc::new(row.to_vec())));
-        }
-        None => {
-            let mut rest = row;
-            for input in &model.graph.inputs {
-                let (own, others) = rest.split_at(input.columns);
-                values.insert(&input.name, Clear::Row(Rc::new(own.to_vec())));
-                rest = others;
-            }
-        }
-    }
-    for node in &model.graph.nodes {
-        let Some(row) = run(node, &values) else { continue };
-        // A classifier gives the label first.
-        if let Some(name) = node.output.last() {
-            values.entry(name).or_insert(Clear::Row(Rc::new(row)));
-        }
-    }
-    let place = |(name, index): &(String, usize)| match values.get(&name[..]) {
-        Some(Clear::Row(row)) => row.get(*index).copied().unwrap_or(f64::NAN),
-        _ => f64::NAN,
-    };
-    model.places.iter().map(place).collect()
+    Interpreter::new(model).logits(row)
 }
 
-/// What a node makes of its inputs, if all of them are there and it is one of those that lead to scores.
-fn run(node: &NodeProto, values: &HashMap<&str, Clear<'_>>) -> Option<Vec<f64>> {
+impl<'a> Interpreter<'a> {
+    pub(super) fn new(model: &'a Model) -> Self {
+        let forest = |(place, node)| Forest::of(node).map(|forest| (place, forest));
+        Self { model, forests: model.graph.nodes.iter().enumerate().filter_map(forest).collect() }
+    }
+
+    /// The logits of a row that has had the client's steps.
+    pub(super) fn logits(&self, row: &[f64]) -> Vec<f64> {
+        let model = self.model;
+        let mut values = HashMap::new();
+        for (name, constant) in &model.graph.constants {
+            values.insert(&name[..], Clear::Constant(constant));
+        }
+        match model.preparation.normalized() {
+            Some(name) => {
+                values.insert(name, Clear::Row { values: Rc::new(row.to_vec()), is_double: self.norm_is_double(name) });
+            }
+            None => {
+                let mut rest = row;
+                for Input { name, columns, is_double } in &model.graph.inputs {
+                    let (own, others) = rest.split_at(*columns);
+                    values.insert(name, Clear::Row { values: Rc::new(own.to_vec()), is_double: *is_double });
+                    rest = others;
+                }
+            }
+        }
+        for (place, node) in model.graph.nodes.iter().enumerate() {
+            let Some((row, is_double)) = run(node, &values, self.forests.get(&place)) else { continue };
+            // A classifier gives the label first.
+            if let Some(name) = node.output.last() {
+                values.entry(name).or_insert(Clear::Row { values: Rc::new(row), is_double });
+            }
+        }
+        let place = |(name, index): &(String, usize)| match values.get(&name[..]) {
+            Some(Clear::Row { values, .. }) => values.get(*index).copied().unwrap_or(f64::NAN),
+            _ => f64::NAN,
+        };
+        model.places.iter().map(place).collect()
+    }
+
+    /// The operator of machine learning gives float32.
+    fn norm_is_double(&self, name: &str) -> bool {
+        let graph = &self.model.graph;
+        let gives = |node: &&NodeProto| node.output.iter().any(|output| output == name);
+        graph.nodes.iter().find(gives).is_some_and(|node| op(node) != "Normalizer")
+            && graph.inputs.iter().any(|input| input.is_double)
+    }
+}
+
+/// What a node makes of its inputs, if all of them are there and it is one of those that lead to scores; and whether
+/// that is float64.
+fn run(node: &NodeProto, values: &HashMap<&str, Clear<'_>>, forest: Option<&Forest<'_>>) -> Option<(Vec<f64>, bool)> {
+    let double = |name: &String| match values.get(&name[..]) {
+        Some(Clear::Row { is_double, .. }) => *is_double,
+        Some(Clear::Constant(constant)) => constant.is_double(),
+        None => false,
+    };
+    let reads_double = node.input.iter().any(double);
+    let is_double = match op(node) {
+        "Cast" => attribute(node, "to").and_then(|to| to.i) == Some(DOUBLE),
+        "CastLike" => node.input.last().is_some_and(double),
+        "Scaler" | "FeatureVectorizer" | "LinearClassifier" | "LinearRegressor" => false,
+        _ => reads_double,
+    };
+    if let Some(forest) = forest {
+        let Some(Clear::Row { values, .. }) = values.get(&node.input.first()?[..]) else { return None };
+        return Some((forest.scores(values, reads_double), is_double));
+    }
+    Some((row(node, values)?, is_double))
+}
+
+/// The number of the type in ONNX.
+const DOUBLE: i64 = 11;
+
+fn attribute<'a>(node: &'a NodeProto, name: &str) -> Option<&'a AttributeProto> {
+    node.attribute.iter().find(|attribute| attribute.name.as_deref() == Some(name))
+}
+
+fn row(node: &NodeProto, values: &HashMap<&str, Clear<'_>>) -> Option<Vec<f64>> {
     let inputs: Vec<_> =
         node.input.iter().filter(|name| !name.is_empty()).map(|name| values.get(&name[..])).collect::<Option<_>>()?;
     let row = |index: usize| match inputs.get(index)? {
-        Clear::Row(row) => Some(&row[..]),
+        Clear::Row { values, .. } => Some(&values[..]),
         Clear::Constant(constant) => constant.row().map(|row| &row.values[..]),
     };
     let constant = |index: usize| match inputs.get(index)? {
         Clear::Constant(constant) => Some(*constant),
-        Clear::Row(_) => None,
+        Clear::Row { .. } => None,
     };
-    let attribute = |name: &str| node.attribute.iter().find(|attribute| attribute.name.as_deref() == Some(name));
+    let attribute = |name: &str| attribute(node, name);
     Some(match op(node) {
         "Identity" | "Cast" | "CastLike" | "Reshape" | "Flatten" | "Imputer" => row(0)?.to_vec(),
+        "Relu" => row(0)?.iter().map(|x| x.max(0.0)).collect(),
+        "Sigmoid" => row(0)?.iter().map(|x| 1.0 / (1.0 + (-x).exp())).collect(),
+        "Tanh" => row(0)?.iter().map(|x| x.tanh()).collect(),
         "Neg" => row(0)?.iter().map(|x| -x).collect(),
         "Sqrt" => constant(0)?.numbers()?.values.iter().map(|x| x.sqrt()).collect(),
         "Add" => broadcast(row(0)?, row(1)?, |x, y| x + y),
@@ -113,16 +179,11 @@ fn run(node: &NodeProto, values: &HashMap<&str, Clear<'_>>) -> Option<Vec<f64>> 
                 None => products,
             }
         }
-        "Relu" => row(0)?.iter().map(|x| x.max(0.0)).collect(),
-        "Tanh" => row(0)?.iter().map(|x| x.tanh()).collect(),
-        "Sigmoid" => row(0)?.iter().map(|x| 1.0 / (1.0 + (-x).exp())).collect(),
-        "TreeEnsembleClassifier" | "TreeEnsembleRegressor" => trees::listed(node, row(0)?)?,
-        "TreeEnsemble" => trees::linked(node, row(0)?)?,
         _ => return None,
     })
 }
 
-pub(super) fn floats(attribute: &AttributeProto) -> impl Iterator<Item = f64> {
+fn floats(attribute: &AttributeProto) -> impl Iterator<Item = f64> {
     attribute.floats.iter().copied().map(f64::from)
 }
 
@@ -146,6 +207,8 @@ fn multiply(x: &[f64], matrix: &Tensor, transposed: bool) -> Vec<f64> {
 
 #[cfg(test)]
 mod tests {
+    use rten_onnx::onnx::DataType;
+
     use super::*;
     use crate::import::sample::Sample;
 
@@ -167,6 +230,39 @@ mod tests {
         let model = sample.read(&["label", "y"]).unwrap();
         // z = (20, 300), p = (920, 1240).
         assert_eq!(logits(&model, &[3.0, 5.0]), [20.0 + 620.0 + 7.0, 300.0 + 8.0, 920.0 + 9.0]);
+    }
+
+    /// Node by node, as a person would; float32 graphs compare rounded numbers.
+    #[test]
+    fn trees_are_decided_as_they_stand() {
+        let sample = |kind| {
+            Sample::default()
+                .input("X", kind, 1)
+                .scaler("(X) -> z", &[1.0], &[2.0])
+                .node("Cast(X) -> x")
+                .with_integer("to", 11)
+                .stump("(z) -> scaled", "BRANCH_LEQ", 4.0)
+                .stump("(x) -> plain", "BRANCH_GTE", 3.5)
+        };
+        let at = |of: &str, x: f64| {
+            let model = sample(DataType::DOUBLE).node(&format!("Identity({of}) -> y")).read(&["y"]).unwrap();
+            logits(&model, &[x])[0]
+        };
+        assert_eq!([at("scaled", 3.0), at("scaled", 3.0 + 1e-9), at("scaled", 3.1)], [-1.0, -1.0, 1.0]);
+        assert_eq!([at("plain", 3.5), at("plain", 3.5 - 1e-9), at("plain", 3.6)], [-1.0, 1.0, -1.0]);
+    }
+
+    #[test]
+    fn hidden_layers_are_run() {
+        let sample = Sample::new(1).floats("w", &[1, 3], &[1.0, -2.0, 0.0]).floats("v", &[3, 1], &[1.0, 10.0, 100.0]);
+        let layer = |name: &str| {
+            let sample = sample.clone().node("MatMul(X, w) -> p").node(&format!("{name}(p) -> a"));
+            logits(&sample.node("MatMul(a, v) -> y").read(&["y"]).unwrap(), &[-3.0])[0]
+        };
+        assert_eq!(layer("Relu"), 60.0);
+        assert_eq!(layer("Tanh"), -3.0_f64.tanh() + 10.0 * 6.0_f64.tanh());
+        let logistic = |x: f64| 1.0 / (1.0 + (-x).exp());
+        assert_eq!(layer("Sigmoid"), logistic(-3.0) + 10.0 * logistic(6.0) + 50.0);
     }
 
     /// Rows of a model with a norm begin after it.

@@ -1,703 +1,513 @@
-//! Tree ensembles: the three operators of `ai.onnx.ml`, in their versions 1, 3 and 5.
+//! Trees as files have them: lists of nodes and leaves, in one of two layouts.
 //!
-//! Versions 1 and 3 list nodes in parallel arrays, each with the number of its tree and its own; version 5 lists branches and
-//! leaves apart, and trees by their roots. Either becomes trees whose children come after their parents.
+//! | operator | where nodes are | where leaves are |
+//! |---|---|---|
+//! | TreeEnsembleClassifier, TreeEnsembleRegressor | by the numbers of tree and node; the first of a tree is its root | among the nodes |
+//! | TreeEnsemble | by their place; `tree_roots` are the roots | in lists of their own |
+//!
+//! A classifier of two labels may give weights to one class number only, which then stands for the second label.
 
-use std::collections::HashMap;
+mod table;
+
+use std::collections::BTreeSet;
 use std::rc::Rc;
 
-use rten_onnx::onnx::{AttributeProto, NodeProto};
+use rten_onnx::onnx::NodeProto;
 
 use super::ImportError;
-use super::chain::Operation;
-use super::model::{Reader, Value};
-use super::nonlinear::{Node, Tree, TreeModel};
-use super::onnx::{attributes, labels, op};
+use super::chain::{Id, Operation};
+use super::model::{Reader, Value, check_size, too_large};
+use super::nonlinear::TreeModel;
+use super::onnx::labels;
 use super::refusal::{refused, refused_for};
 use super::tail::Formula;
-use super::tensor::Tensor;
-use crate::description::Label;
-use crate::selection::model::{MAX_NODES, MAX_TREES};
+use table::{Entry, Lists, Table, Weight};
+pub(super) use table::{MAX_NODES, MAX_TREES};
 
 type Result<T> = std::result::Result<T, ImportError>;
 
-/// Far deeper than trees whose answers anybody waits for.
-const MAX_DEPTH: usize = 64;
-
-const V1: [&str; 23] = [
+/// Attributes of nodes that classifiers and regressors share. Hit rates say how the training data went.
+const NODES: [&str; 11] = [
     "nodes_treeids",
     "nodes_nodeids",
     "nodes_featureids",
     "nodes_modes",
-    "nodes_truenodeids",
-    "nodes_falsenodeids",
     "nodes_values",
     "nodes_values_as_tensor",
+    "nodes_truenodeids",
+    "nodes_falsenodeids",
+    "nodes_missing_value_tracks_true",
     "nodes_hitrates",
     "nodes_hitrates_as_tensor",
+];
+
+const BASE: [&str; 3] = ["base_values", "base_values_as_tensor", "post_transform"];
+
+/// Attributes of TreeEnsemble.
+const PLACED: [&str; 16] = [
+    "tree_roots",
+    "nodes_featureids",
+    "nodes_modes",
+    "nodes_splits",
+    "nodes_truenodeids",
+    "nodes_falsenodeids",
+    "nodes_trueleafs",
+    "nodes_falseleafs",
     "nodes_missing_value_tracks_true",
-    "base_values",
-    "base_values_as_tensor",
-    "post_transform",
+    "nodes_hitrates",
+    "leaf_targetids",
+    "leaf_weights",
+    "membership_values",
     "aggregate_function",
+    "post_transform",
     "n_targets",
-    "classlabels_strings",
-    "classlabels_int64s",
-    "ids",
-    "nodeids",
-    "treeids",
-    "weights",
-    "weights_as_tensor",
 ];
 
 impl Reader {
-    /// Scores, and with labels the label of the largest or the one that a single score decides for.
-    pub(super) fn ensemble(&mut self, node: &NodeProto) -> Result<Vec<Value>> {
-        let (of, width) = self.vector(node, 0)?;
-        match op(node) {
-            "TreeEnsembleClassifier" => self.tree_classifier(node, of, width),
-            "TreeEnsembleRegressor" => {
-                let arrays = Arrays::read(node, "target_")?;
-                let targets = arrays.targets.unwrap_or(1);
-                let targets = usize::try_from(targets).ok().filter(|targets| (1..=MAX_OUTPUTS).contains(targets));
-                let targets = targets.ok_or_else(|| refused_trees(node, "it has no targets, or too many"))?;
-                let model = arrays.model(node, width, targets, None)?;
-                self.scores_of(node, of, model, targets, arrays.transform).map(|value| vec![value])
-            }
-            _ => {
-                let five = Five::read(node)?;
-                let targets = five.targets;
-                let model = five.model(node, width)?;
-                self.scores_of(node, of, model, targets, five.transform).map(|value| vec![value])
-            }
+    /// The label of the largest score, and the scores as they are or as their probabilities.
+    pub(super) fn tree_classifier(&mut self, node: &NodeProto) -> Result<Vec<Value>> {
+        let own = ["class_treeids", "class_nodeids", "class_ids", "class_weights", "class_weights_as_tensor"];
+        let more = ["classlabels_strings", "classlabels_int64s"];
+        let lists = Lists::of(node, &[&NODES, &BASE, &own, &more])?;
+        let labels = labels(lists.get("classlabels_strings"), lists.get("classlabels_int64s"));
+        if labels.len() < 2 {
+            return Err(refused(node, format!("it has {} class labels", labels.len())));
         }
+        let (of, width) = self.vector(node, 0)?;
+        let table = lists.numbered_table(width, own, labels.len())?;
+        let classes: BTreeSet<usize> = table.weights.iter().map(|weight| weight.to).collect();
+        let is_second = labels.len() == 2 && classes.len() == 1;
+        let transform = lists.text("post_transform", "NONE");
+        let ensemble = self.grow(node, &table, !self.is_double(node), labels.len())?;
+        let base = lists.numbers("base_values")?;
+        let ensemble = match (is_second, &base[..]) {
+            (true, []) => second(node, ensemble, 0.0, transform)?,
+            (true, &[base]) => second(node, ensemble, base, transform)?,
+            (false, base) if base.is_empty() || base.len() == labels.len() => with_base(ensemble, base),
+            _ => return Err(refused(node, format!("it has {} base values", base.len()))),
+        };
+        let id = self.ensemble(of, ensemble)?;
+        let label = Value::Label { of: Rc::new(Formula::Scores(id)), labels: Rc::new(labels) };
+        Ok(vec![label, self.transformed(node, id, transform)?])
     }
 
-    fn scores_of(
-        &mut self,
-        node: &NodeProto,
-        of: usize,
-        model: TreeModel,
-        width: usize,
-        transform: Transform,
-    ) -> Result<Value> {
-        let id = self.push(width, Operation::Ensemble { of, ensemble: Rc::new(model) })?;
+    pub(super) fn tree_regressor(&mut self, node: &NodeProto) -> Result<Value> {
+        let own = ["target_treeids", "target_nodeids", "target_ids", "target_weights", "target_weights_as_tensor"];
+        let lists = Lists::of(node, &[&NODES, &BASE, &own, &["n_targets", "aggregate_function"]])?;
+        let targets = lists.targets()?;
+        let (of, width) = self.vector(node, 0)?;
+        let table = lists.numbered_table(width, own, targets)?;
+        let ensemble = self.grow(node, &table, !self.is_double(node), targets)?;
+        let averages = match lists.text("aggregate_function", "SUM") {
+            "SUM" => false,
+            "AVERAGE" => true,
+            other => return Err(aggregate_refused(node, &other.escape_debug().to_string())),
+        };
+        let ensemble = if averages { averaged(ensemble) } else { ensemble };
+        let base = lists.numbers("base_values")?;
+        if !base.is_empty() && base.len() != targets {
+            return Err(refused(node, format!("it has {} base values", base.len())));
+        }
+        let id = self.ensemble(of, with_base(ensemble, &base))?;
+        self.transformed(node, id, lists.text("post_transform", "NONE"))
+    }
+
+    /// The operator that replaces both.
+    pub(super) fn tree_ensemble(&mut self, node: &NodeProto) -> Result<Value> {
+        let lists = Lists::of(node, &[&PLACED])?;
+        let targets = lists.targets()?;
+        let (of, width) = self.vector(node, 0)?;
+        let table = lists.placed_table(width, targets)?;
+        let ensemble = self.grow(node, &table, !self.is_double(node), targets)?;
+        let ensemble = match lists.integer("aggregate_function", 1) {
+            0 => averaged(ensemble),
+            1 => ensemble,
+            2 => return Err(aggregate_refused(node, "MIN")),
+            3 => return Err(aggregate_refused(node, "MAX")),
+            other => return Err(aggregate_refused(node, &other.to_string())),
+        };
+        let transform = match lists.integer("post_transform", 0) {
+            0 => "NONE",
+            1 => "SOFTMAX",
+            2 => "LOGISTIC",
+            3 => "SOFTMAX_ZERO",
+            4 => "PROBIT",
+            _ => "an unknown function",
+        };
+        let id = self.ensemble(of, ensemble)?;
+        self.transformed(node, id, transform)
+    }
+
+    fn ensemble(&mut self, of: Id, ensemble: TreeModel) -> Result<Id> {
+        let width = ensemble.base.len();
+        self.push(width, Operation::Ensemble { of, ensemble: ensemble.into() })
+    }
+
+    fn transformed(&mut self, node: &NodeProto, id: Id, transform: &str) -> Result<Value> {
+        let (scores, width) = (Rc::new(Formula::Scores(id)), self.chain.width(id));
         if let Some(name) = node.output.last() {
             self.name(id, name);
         }
-        match transform.function() {
-            None => Ok(Value::Vector { id, flat: false }),
-            Some(function) => self.applied(node, function, [Rc::new(Formula::Scores(id))], width),
+        match transform {
+            "NONE" => Ok(Value::Vector { id, flat: false }),
+            "SOFTMAX" => self.applied(node, "Softmax", [scores], width),
+            "LOGISTIC" => self.applied(node, "Sigmoid", [scores], width),
+            other => Err(refused(node, format!("its scores go through {}", other.escape_debug()))),
         }
     }
 
-    fn tree_classifier(&mut self, node: &NodeProto, of: usize, width: usize) -> Result<Vec<Value>> {
-        let arrays = Arrays::read(node, "class_")?;
-        let labels: Vec<Label> = arrays.labels.clone();
-        if labels.len() < 2 {
-            return Err(refused_trees(node, format!("it has {} class labels", labels.len())));
-        }
-        let first = arrays.ids.first().copied();
-        let is_single = labels.len() == 2 && arrays.ids.iter().all(|id| Some(*id) == first);
-        // Whatever number all weights of two labels have, they are the second's score.
-        let model = match is_single {
-            true => arrays.model(node, width, 1, Some(0))?,
-            false => arrays.model(node, width, labels.len(), None)?,
-        };
-        let count = if is_single { 1 } else { labels.len() };
-        let gives_shares = !is_single && count == 2 && model.gives_probabilities();
-        let model = if gives_shares { model.second() } else { model };
-        let has_share = gives_shares || is_single && model.is_share();
-        let id = self.push(model.base.len(), Operation::Ensemble { of, ensemble: Rc::new(model) })?;
-        if let Some(name) = node.output.get(1) {
-            self.name(id, name);
-        }
-        let scores = Rc::new(Formula::Scores(id));
-        let labels = Rc::new(labels);
-        if !is_single && !gives_shares {
-            let label = Value::Label { labels, of: scores.clone() };
-            let scores = match arrays.transform.function() {
-                None => Value::Vector { id, flat: false },
-                Some(function) => self.applied(node, function, [scores], count)?,
-            };
-            return Ok(vec![label, scores]);
-        }
-        let positive = match arrays.transform {
-            Transform::None if has_share => scores,
-            Transform::Logistic => Formula::apply("Sigmoid", [scores]).ok_or_else(|| refused(node, "too deep"))?,
-            _ => {
-                return Err(refused_trees(
-                    node,
-                    "its two labels have one score that is neither a share nor goes through LOGISTIC",
-                ));
+    /// Trees of a table, with K values in each leaf.
+    fn grow(&mut self, node: &NodeProto, table: &Table, single: bool, width: usize) -> Result<TreeModel> {
+        check_size("trees", table.roots.len(), MAX_TREES)?;
+        check_size("nodes of trees", table.entries.len(), MAX_NODES)?;
+        table.check_missing(node)?;
+        // Every branch is reached once, so a leaf more than branches in each tree.
+        let leaves = table.entries.len() + table.roots.len();
+        self.chain.reserve(leaves.saturating_mul(width)).map_err(too_large)?;
+        let mut values: Vec<Option<Vec<f64>>> = vec![None; table.entries.len()];
+        for &Weight { at, to, value } in &table.weights {
+            if matches!(table.entries[at], Entry::Branch(_)) {
+                return Err(refused(node, format!("it gives a weight to its node {at}, which is no leaf")));
             }
-        };
-        let one = Rc::new(Formula::Number(1.0));
-        let negative = Formula::apply("Sub", [one, positive.clone()]).ok_or_else(|| refused(node, "too deep"))?;
-        let Value::Formula { formula, width } = self.applied(node, "Concat", [negative, positive], 2)? else {
-            unreachable!("functions are formulas")
-        };
-        Ok(vec![Value::Label { labels, of: formula.clone() }, Value::Formula { formula, width }])
-    }
-}
-
-const MAX_OUTPUTS: usize = 1000;
-
-/// What becomes of sums.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Transform {
-    None,
-    Logistic,
-    Softmax,
-}
-
-impl Transform {
-    fn read(node: &NodeProto, attribute: Option<&AttributeProto>) -> Result<Self> {
-        match attribute.and_then(|attribute| attribute.s.as_deref()).unwrap_or("NONE") {
-            "NONE" => Ok(Self::None),
-            "LOGISTIC" => Ok(Self::Logistic),
-            "SOFTMAX" => Ok(Self::Softmax),
-            other => Err(refused_trees(node, format!("its scores go through {}", other.escape_debug()))),
+            values[at].get_or_insert_with(|| vec![0.0; width])[to] += value;
         }
-    }
-
-    fn function(self) -> Option<&'static str> {
-        match self {
-            Self::None => None,
-            Self::Logistic => Some("Sigmoid"),
-            Self::Softmax => Some("Softmax"),
+        let mut reached = vec![false; table.entries.len()];
+        let grown = table.roots.iter().map(|&root| table.tree(node, root, single, &mut reached, &values, width));
+        let trees = grown.collect::<Result<_>>()?;
+        match reached.iter().position(|reached| !reached) {
+            Some(lost) => Err(refused(node, format!("no tree reaches its node {lost}"))),
+            None => Ok(TreeModel { trees, base: vec![0.0; width], single }),
         }
     }
 }
 
-fn refused_trees(node: &NodeProto, reason: impl Into<String>) -> ImportError {
-    refused_for(node, reason, "export the trees again with skl2onnx or onnxmltools, unchanged")
-}
-
-/// Versions 1 and 3.
-struct Arrays {
-    trees: Vec<i64>,
-    nodes: Vec<i64>,
-    features: Vec<i64>,
-    modes: Vec<Mode>,
-    yes: Vec<i64>,
-    no: Vec<i64>,
-    values: Vec<f64>,
-    single: bool,
-    base: Vec<f64>,
-    transform: Transform,
-    average: bool,
-    targets: Option<i64>,
-    labels: Vec<Label>,
-    /// For each weight its tree, its node, and the class or target that it is for.
-    weight_trees: Vec<i64>,
-    weight_nodes: Vec<i64>,
-    ids: Vec<i64>,
-    weights: Vec<f64>,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Mode {
-    AtMost,
-    Below,
-    AtLeast,
-    Above,
-    Leaf,
-}
-
-impl Mode {
-    fn named(node: &NodeProto, name: &str) -> Result<Self> {
-        match name {
-            "BRANCH_LEQ" => Ok(Self::AtMost),
-            "BRANCH_LT" => Ok(Self::Below),
-            "BRANCH_GTE" => Ok(Self::AtLeast),
-            "BRANCH_GT" => Ok(Self::Above),
-            "LEAF" => Ok(Self::Leaf),
-            other => Err(categorical(node, other)),
-        }
-    }
-
-    /// The branch by `x < cut`, of one that leads to `yes` if the mode holds.
-    fn branch(self, column: usize, value: f64, single: bool, yes: usize, no: usize) -> Node {
-        let next = if single { f64::from((value as f32).next_up()) } else { value.next_up() };
-        match self {
-            Self::AtMost => Node::Branch { column, cut: next, below: yes, above: no },
-            Self::Below => Node::Branch { column, cut: value, below: yes, above: no },
-            Self::AtLeast => Node::Branch { column, cut: value, below: no, above: yes },
-            Self::Above | Self::Leaf => Node::Branch { column, cut: next, below: no, above: yes },
-        }
-    }
-}
-
-fn categorical(node: &NodeProto, mode: &str) -> ImportError {
+fn aggregate_refused(node: &NodeProto, how: &str) -> ImportError {
     refused_for(
         node,
-        format!("it has a categorical split ({})", mode.escape_debug()),
-        "encode categories as columns of 0 and 1 before training, and train without categorical features",
+        format!("it takes the {how} of its trees, not their sum or average"),
+        "export a forest or boosted trees, whose trees are added up or averaged",
     )
 }
 
-impl Arrays {
-    fn read(node: &NodeProto, prefix: &'static str) -> Result<Self> {
-        let names: Vec<String> = V1
-            .iter()
-            .map(|name| match *name {
-                "ids" | "nodeids" | "treeids" | "weights" | "weights_as_tensor" => format!("{prefix}{name}"),
-                name => name.to_owned(),
-            })
-            .collect();
-        let names: [&str; V1.len()] = std::array::from_fn(|index| names[index].as_str());
-        let found = attributes(node, names)?;
-        let [
-            trees,
-            nodes,
-            features,
-            modes,
-            yes,
-            no,
-            values,
-            values_tensor,
-            _hitrates,
-            _hitrates_tensor,
-            missing,
-            base,
-            base_tensor,
-            transform,
-            aggregate,
-            targets,
-            strings,
-            integers,
-            ids,
-            weight_nodes,
-            weight_trees,
-            weights,
-            weights_tensor,
-        ] = found;
-        let ints = |attribute: Option<&AttributeProto>| attribute.map(|a| a.ints.clone()).unwrap_or_default();
-        let modes = modes.map_or(&[][..], |modes| &modes.strings).iter().map(|mode| Mode::named(node, mode));
-        let (values, single) = numbers(node, "thresholds", values, values_tensor)?;
-        let arrays = Self {
-            trees: ints(trees),
-            nodes: ints(nodes),
-            features: ints(features),
-            modes: modes.collect::<Result<_>>()?,
-            yes: ints(yes),
-            no: ints(no),
-            values,
-            single,
-            base: numbers(node, "base values", base, base_tensor)?.0,
-            transform: Transform::read(node, transform)?,
-            average: is_average(node, aggregate.and_then(|aggregate| aggregate.s.as_deref()).unwrap_or("SUM"))?,
-            targets: targets.and_then(|targets| targets.i),
-            labels: labels(strings, integers),
-            weight_trees: ints(weight_trees),
-            weight_nodes: ints(weight_nodes),
-            ids: ints(ids),
-            weights: numbers(node, "weights", weights, weights_tensor)?.0,
-        };
-        arrays.check(node, &ints(missing))?;
-        Ok(arrays)
-    }
-
-    /// Arrays of one length, and nothing that looks at missing values.
-    fn check(&self, node: &NodeProto, missing: &[i64]) -> Result<()> {
-        let count = self.nodes.len();
-        let lengths =
-            [self.trees.len(), self.features.len(), self.modes.len(), self.yes.len(), self.no.len(), self.values.len()];
-        let weights = [self.weight_trees.len(), self.weight_nodes.len(), self.ids.len()];
-        if lengths.iter().any(|&len| len != count) || weights.iter().any(|&len| len != self.weights.len()) {
-            return Err(refused_trees(node, "its arrays are not of one length"));
-        }
-        within("nodes of trees", count, MAX_NODES)?;
-        // A default direction that is the one of zero is what LightGBM writes for trees that met no missing value; none is
-        // what the others write. No missing value is ever encrypted, so that either is harmless.
-        let branches = missing.iter().zip(&self.modes).zip(&self.values).filter(|((_, mode), _)| **mode != Mode::Leaf);
-        let tracked = || branches.clone().filter(|((missing, _), _)| **missing != 0);
-        let by_zero = branches.clone().all(|((missing, _), value)| (*missing != 0) == (*value >= 0.0));
-        match tracked().count() {
-            0 => Ok(()),
-            _ if by_zero => Ok(()),
-            count => Err(refused_for(
-                node,
-                format!("{count} of its branches say where missing values go"),
-                "fill missing values in with a SimpleImputer before the trees, and train without NaN",
-            )),
-        }
-    }
-
-    fn model(&self, node: &NodeProto, width: usize, outputs: usize, only: Option<usize>) -> Result<TreeModel> {
-        let mut places: HashMap<(i64, i64), usize> = HashMap::with_capacity(self.nodes.len());
-        for (index, key) in self.trees.iter().copied().zip(self.nodes.iter().copied()).enumerate() {
-            if places.insert(key, index).is_some() {
-                return Err(refused_trees(node, format!("tree {} has two nodes {}", key.0, key.1)));
-            }
-        }
-        let mut leaves: HashMap<usize, Vec<f64>> = HashMap::new();
-        let keys = self.weight_trees.iter().copied().zip(self.weight_nodes.iter().copied());
-        for ((key, &id), &weight) in keys.zip(&self.ids).zip(&self.weights) {
-            let place = places.get(&key).copied().filter(|&place| self.modes[place] == Mode::Leaf);
-            let place = place.ok_or_else(|| refused_trees(node, "a weight belongs to no leaf"))?;
-            let output = only.or(usize::try_from(id).ok()).filter(|&output| output < outputs);
-            let output = output.ok_or_else(|| refused_trees(node, format!("a weight is for output {id}")))?;
-            leaves.entry(place).or_insert_with(|| vec![0.0; outputs])[output] += weight;
-        }
-        let roots = self.roots(node, &places)?;
-        within("trees", roots.len(), MAX_TREES)?;
-        let factor = if self.average { 1.0 / roots.len() as f64 } else { 1.0 };
-        let mut used = vec![false; self.nodes.len()];
-        let visit = |index: usize| {
-            if self.modes[index] == Mode::Leaf {
-                let values = leaves.get(&index).cloned().unwrap_or_else(|| vec![0.0; outputs]);
-                return Ok(Visited::Leaf(values.into_iter().map(|value| value * factor).collect()));
-            }
-            let column = usize::try_from(self.features[index]).ok().filter(|&column| column < width);
-            let column = column.ok_or_else(|| refused_trees(node, "a branch asks for a column that is none"))?;
-            let child = |id: i64| places.get(&(self.trees[index], id)).copied();
-            match (child(self.yes[index]), child(self.no[index])) {
-                (Some(yes), Some(no)) => {
-                    Ok(Visited::Branch { mode: self.modes[index], column, value: self.values[index], yes, no })
-                }
-                _ => Err(refused_trees(node, "a branch leads to no node")),
-            }
-        };
-        let trees = roots.iter().map(|&root| tree(node, root, &mut used, self.single, &visit));
-        let trees = trees.collect::<Result<_>>()?;
-        if used.iter().any(|used| !used) {
-            return Err(refused_trees(node, "some of its nodes are in no tree"));
-        }
-        let base = base(node, &self.base, outputs)?;
-        Ok(TreeModel { trees, base, single: self.single })
-    }
-
-    /// The node of each tree that no other leads to.
-    fn roots(&self, node: &NodeProto, places: &HashMap<(i64, i64), usize>) -> Result<Vec<usize>> {
-        let mut is_child = vec![false; self.nodes.len()];
-        for index in (0..self.nodes.len()).filter(|&index| self.modes[index] != Mode::Leaf) {
-            for id in [self.yes[index], self.no[index]] {
-                if let Some(&child) = places.get(&(self.trees[index], id)) {
-                    is_child[child] = true;
-                }
-            }
-        }
-        let roots: Vec<usize> = (0..self.nodes.len()).filter(|&index| !is_child[index]).collect();
-        let mut seen = HashMap::new();
-        let twice = roots.iter().find(|&&root| seen.insert(self.trees[root], root).is_some());
-        match (twice, roots.is_empty()) {
-            (None, false) => Ok(roots),
-            (Some(&root), _) => Err(refused_trees(node, format!("tree {} has several roots", self.trees[root]))),
-            (None, true) => Err(refused_trees(node, "it has no trees")),
-        }
-    }
+fn averaged(mut ensemble: TreeModel) -> TreeModel {
+    let trees = ensemble.trees.len() as f64;
+    ensemble.for_each_leaf(|values| values.iter_mut().for_each(|value| *value /= trees));
+    ensemble
 }
 
-fn is_average(node: &NodeProto, function: &str) -> Result<bool> {
-    match function {
-        "SUM" => Ok(false),
-        "AVERAGE" => Ok(true),
-        other => Err(refused_for(
+fn with_base(mut ensemble: TreeModel, base: &[f64]) -> TreeModel {
+    ensemble.base.iter_mut().zip(base).for_each(|(to, base)| *to += base);
+    ensemble
+}
+
+/// Two scores from that of the second label: of opposite sign; or the probabilities of both, as runtimes have it when
+/// no weight is negative and nothing is to be made of the scores.
+fn second(node: &NodeProto, mut ensemble: TreeModel, base: f64, transform: &str) -> Result<TreeModel> {
+    if transform == "SOFTMAX" {
+        return Err(refused(node, "it takes the softmax of a single score"));
+    }
+    let mut least = f64::INFINITY;
+    ensemble.for_each_leaf(|values| {
+        // All is in the one class that has weights.
+        let score = values.iter().sum();
+        least = least.min(score);
+        *values = vec![-score, score];
+    });
+    let is_probability = transform == "NONE" && least >= 0.0;
+    ensemble.base = if is_probability { vec![1.0 - base, base] } else { vec![-base, base] };
+    match is_probability && !ensemble.gives_probabilities() {
+        true => Err(refused_for(
             node,
-            format!("it takes the {} of its trees", other.escape_debug()),
-            "train an ensemble whose trees are added up or averaged",
+            "none of its weights is negative, but they do not add up to probabilities",
+            "export the classifier with its probabilities, not its raw scores",
         )),
+        false => Ok(ensemble),
     }
 }
 
-fn within(what: &'static str, actual: usize, max: usize) -> Result<()> {
-    match actual > max {
-        true => Err(ImportError::TooWide { what, actual, max }),
-        false => Ok(()),
+#[cfg(test)]
+mod tests {
+    use rten_onnx::onnx::{DataType, TensorProto};
+
+    use super::*;
+    use crate::description::{Label, Link};
+    use crate::import::clear;
+    use crate::import::model::Model;
+    use crate::import::nonlinear::{Node, Source, Tree};
+    use crate::import::sample::{Sample, TreeNode, stump};
+
+    /// The logits of some rows, by the folded trees and by the graph itself.
+    fn logits(model: &Model, rows: &[&[f64]]) -> Vec<Vec<f64>> {
+        let of_row = |row: &&[f64]| {
+            let logits = model.source.logits(row);
+            assert_eq!(logits, clear::logits(model, row), "two ways to the same");
+            logits
+        };
+        rows.iter().map(of_row).collect()
     }
-}
 
-/// As many base values as outputs, one for all, or none.
-fn base(node: &NodeProto, values: &[f64], outputs: usize) -> Result<Vec<f64>> {
-    match values {
-        [] => Ok(vec![0.0; outputs]),
-        &[value] => Ok(vec![value; outputs]),
-        // Two labels with one score have the second's base value last.
-        &[_, value] if outputs == 1 => Ok(vec![value]),
-        values if values.len() == outputs => Ok(values.to_vec()),
-        values => Err(refused_trees(node, format!("it has {} base values for {outputs} outputs", values.len()))),
+    fn regressed(sample: Sample, rows: &[&[f64]]) -> Vec<Vec<f64>> {
+        let model = sample.read(&["y"]).unwrap();
+        assert_eq!(model.link, Link::Identity);
+        logits(&model, rows)
     }
-}
 
-/// The finite numbers of an attribute or of its tensor, and whether they are float32.
-fn numbers(
-    node: &NodeProto,
-    what: &'static str,
-    floats: Option<&AttributeProto>,
-    tensor: Option<&AttributeProto>,
-) -> Result<(Vec<f64>, bool)> {
-    let (values, single) = match (floats.filter(|floats| !floats.floats.is_empty()), tensor) {
-        (Some(floats), None) => (floats.floats.iter().copied().map(f64::from).collect(), true),
-        (None, Some(tensor)) => {
-            let tensor = tensor.t.as_ref().ok_or_else(|| refused_trees(node, format!("its {what} are no tensor")))?;
-            let is_single = tensor.data_type == Some(rten_onnx::onnx::DataType::FLOAT);
-            let read = Tensor::read(tensor, None)?;
-            let values = read.numbers().ok_or_else(|| refused_trees(node, format!("its {what} are no numbers")))?;
-            (values.values.clone(), is_single)
-        }
-        (None, None) => (vec![], true),
-        (Some(_), Some(_)) => return Err(refused_trees(node, format!("it has its {what} twice"))),
-    };
-    match values.iter().position(|value: &f64| !value.is_finite()) {
-        Some(index) => {
-            Err(ImportError::NotFinite { what: format!("the {what} of {}", op(node)), index, value: values[index] })
-        }
-        None => Ok((values, single)),
+    fn reason(sample: Sample) -> String {
+        sample.refusal(&["y"]).1
     }
-}
 
-/// A node of a file.
-enum Visited {
-    Branch { mode: Mode, column: usize, value: f64, yes: usize, no: usize },
-    Leaf(Vec<f64>),
-}
+    const BELOW: f64 = 0.999_999_94;
+    const ABOVE: f64 = 1.000_000_1;
 
-/// The tree below a root, every node once.
-fn tree(
-    node: &NodeProto,
-    root: usize,
-    used: &mut [bool],
-    single: bool,
-    visit: &impl Fn(usize) -> Result<Visited>,
-) -> Result<Tree> {
-    let mut nodes: Vec<Node> = vec![];
-    // A node, its depth, and the branch and side that it is on.
-    let mut open = vec![(root, 0, None)];
-    while let Some((index, depth, parent)) = open.pop() {
-        if depth > MAX_DEPTH {
-            return Err(ImportError::TooWide { what: "levels of a tree", actual: depth, max: MAX_DEPTH });
-        }
-        if std::mem::replace(&mut used[index], true) {
-            return Err(refused_trees(node, "a node of its trees is reached twice"));
-        }
-        let here = nodes.len();
-        match visit(index)? {
-            Visited::Leaf(values) => nodes.push(Node::Leaf { values }),
-            Visited::Branch { mode, column, value, yes, no } => {
-                nodes.push(mode.branch(column, value, single, YES, NO));
-                open.push((no, depth + 1, Some((here, NO))));
-                open.push((yes, depth + 1, Some((here, YES))));
+    const MODES: [(&str, [f64; 3]); 4] = [
+        ("BRANCH_LEQ", [-1.0, -1.0, 1.0]),
+        ("BRANCH_LT", [-1.0, 1.0, 1.0]),
+        ("BRANCH_GTE", [1.0, -1.0, -1.0]),
+        ("BRANCH_GT", [1.0, 1.0, -1.0]),
+    ];
+
+    #[test]
+    fn every_mode_decides_at_its_threshold() {
+        for kind in [DataType::FLOAT, DataType::DOUBLE] {
+            for (mode, expected) in MODES {
+                let sample = Sample::default().input("X", kind, 1).stump("(X) -> y", mode, 1.0);
+                assert_eq!(regressed(sample, &[&[BELOW], &[1.0], &[ABOVE]]).concat(), expected, "{mode}");
             }
         }
-        if let Some((parent, side)) = parent
-            && let Node::Branch { below, above, .. } = &mut nodes[parent]
-        {
-            let child = if *below == side { below } else { above };
-            *child = here;
-        }
-    }
-    Ok(Tree { nodes })
-}
-
-/// Children that are still to come.
-const YES: usize = usize::MAX;
-const NO: usize = usize::MAX - 1;
-
-/// Version 5.
-struct Five {
-    splits: Vec<f64>,
-    single: bool,
-    features: Vec<i64>,
-    modes: Vec<Mode>,
-    children: [Vec<i64>; 2],
-    leaf: [Vec<i64>; 2],
-    roots: Vec<i64>,
-    leaf_targets: Vec<i64>,
-    leaf_weights: Vec<f64>,
-    average: bool,
-    targets: usize,
-    transform: Transform,
-}
-
-impl Five {
-    fn read(node: &NodeProto) -> Result<Self> {
-        let [
-            splits,
-            features,
-            modes,
-            yes,
-            no,
-            yes_leaf,
-            no_leaf,
-            roots,
-            leaf_targets,
-            leaf_weights,
-            aggregate,
-            transform,
-            targets,
-            _hitrates,
-            missing,
-            members,
-        ] = attributes(
-            node,
-            [
-                "nodes_splits",
-                "nodes_featureids",
-                "nodes_modes",
-                "nodes_truenodeids",
-                "nodes_falsenodeids",
-                "nodes_trueleafs",
-                "nodes_falseleafs",
-                "tree_roots",
-                "leaf_targetids",
-                "leaf_weights",
-                "aggregate_function",
-                "post_transform",
-                "n_targets",
-                "nodes_hitrates",
-                "nodes_missing_value_tracks_true",
-                "membership_values",
-            ],
-        )?;
-        if members.is_some() {
-            return Err(categorical(node, "BRANCH_MEMBER"));
-        }
-        let ints = |attribute: Option<&AttributeProto>| attribute.map(|a| a.ints.clone()).unwrap_or_default();
-        let (splits, single) = numbers(node, "thresholds", None, splits)?;
-        let modes = modes.and_then(|modes| modes.t.as_ref()).map(small_integers).unwrap_or_default();
-        let modes = modes.iter().map(|mode| match mode {
-            0 => Ok(Mode::AtMost),
-            1 => Ok(Mode::Below),
-            2 => Ok(Mode::AtLeast),
-            3 => Ok(Mode::Above),
-            4 => Err(categorical(node, "BRANCH_EQ")),
-            5 => Err(categorical(node, "BRANCH_NEQ")),
-            6 => Err(categorical(node, "BRANCH_MEMBER")),
-            _ => Err(refused_trees(node, "a branch has a mode that is none")),
-        });
-        let modes = modes.collect::<Result<Vec<_>>>()?;
-        let number = |attribute: Option<&AttributeProto>, default| attribute.and_then(|a| a.i).unwrap_or(default);
-        let transform = match number(transform, 0) {
-            0 => Transform::None,
-            1 => Transform::Softmax,
-            2 => Transform::Logistic,
-            other => return Err(refused_trees(node, format!("its scores go through transform {other}"))),
-        };
-        let average = match number(aggregate, 1) {
-            0 => true,
-            1 => false,
-            _ => is_average(node, "least or greatest")?,
-        };
-        let targets = usize::try_from(number(targets, 1)).ok().filter(|targets| (1..=MAX_OUTPUTS).contains(targets));
-        if ints(missing).iter().any(|&tracks| tracks != 0) {
-            return Err(refused_for(
-                node,
-                "its branches say where missing values go",
-                "fill missing values in with a SimpleImputer before the trees, and train without NaN",
-            ));
-        }
-        let five = Self {
-            splits,
-            single,
-            features: ints(features),
-            modes,
-            children: [ints(yes), ints(no)],
-            leaf: [ints(yes_leaf), ints(no_leaf)],
-            roots: ints(roots),
-            leaf_targets: ints(leaf_targets),
-            leaf_weights: numbers(node, "leaf weights", None, leaf_weights)?.0,
-            average,
-            targets: targets.ok_or_else(|| refused_trees(node, "it has no targets, or too many"))?,
-            transform,
-        };
-        let count = five.splits.len();
-        let lengths = [five.features.len(), five.modes.len()]
-            .into_iter()
-            .chain(five.children.iter().chain(&five.leaf).map(Vec::len));
-        if lengths.clone().any(|len| len != count) || five.leaf_targets.len() != five.leaf_weights.len() {
-            return Err(refused_trees(node, "its arrays are not of one length"));
-        }
-        within("nodes of trees", count + five.leaf_weights.len(), MAX_NODES)?;
-        within("trees", five.roots.len(), MAX_TREES)?;
-        match five.roots.is_empty() {
-            true => Err(refused_trees(node, "it has no trees")),
-            false => Ok(five),
-        }
+        let zero = Sample::new(1).stump("(X) -> y", "BRANCH_LEQ", -0.0);
+        assert_eq!(regressed(zero, &[&[-1e-40], &[-0.0], &[0.0], &[1e-40]]).concat(), [-1.0, -1.0, -1.0, 1.0]);
     }
 
-    /// Branches come first, leaves after them.
-    fn model(&self, node: &NodeProto, width: usize) -> Result<TreeModel> {
-        let branches = self.splits.len();
-        let factor = if self.average { 1.0 / self.roots.len() as f64 } else { 1.0 };
-        let mut used = vec![false; branches + self.leaf_weights.len()];
-        let visit = |index: usize| {
-            if let Some(leaf) = index.checked_sub(branches) {
-                let target = usize::try_from(self.leaf_targets[leaf]).ok().filter(|&target| target < self.targets);
-                let target = target.ok_or_else(|| refused_trees(node, "a leaf is for an output that is none"))?;
-                let mut values = vec![0.0; self.targets];
-                values[target] = self.leaf_weights[leaf] * factor;
-                return Ok(Visited::Leaf(values));
-            }
-            let column = usize::try_from(self.features[index]).ok().filter(|&column| column < width);
-            let column = column.ok_or_else(|| refused_trees(node, "a branch asks for a column that is none"))?;
-            let child = |side: usize| {
-                let (offset, limit) = match self.leaf[side][index] {
-                    0 => (0, branches),
-                    _ => (branches, self.leaf_weights.len()),
-                };
-                let child = usize::try_from(self.children[side][index]).ok().filter(|&child| child < limit);
-                child.map(|child| offset + child).ok_or_else(|| refused_trees(node, "a branch leads to no node"))
-            };
-            let (yes, no) = (child(0)?, child(1)?);
-            Ok(Visited::Branch { mode: self.modes[index], column, value: self.splits[index], yes, no })
+    /// What a double graph tells apart is one number to a float32 graph, and to a cast on the way.
+    #[test]
+    fn numbers_are_compared_as_the_graph_rounds_them() {
+        let near: &[&[f64]] = &[&[1.0 + 1e-9]];
+        let sample = |kind| Sample::default().input("X", kind, 1);
+        let single = sample(DataType::FLOAT).stump("(X) -> y", "BRANCH_LEQ", 1.0);
+        assert!(matches!(&single.clone().read(&["y"]).unwrap().source, Source::Trees(TreeModel { single: true, .. })));
+        assert_eq!(regressed(single, near), [[-1.0]]);
+        let double = sample(DataType::DOUBLE).stump("(X) -> y", "BRANCH_LEQ", 1.0);
+        assert!(matches!(&double.clone().read(&["y"]).unwrap().source, Source::Trees(TreeModel { single: false, .. })));
+        assert_eq!(regressed(double, near), [[1.0]]);
+        let cast = |kind, to: DataType| {
+            let cast = sample(kind).node("Cast(X) -> x").with_integer("to", to.0.into());
+            regressed(cast.stump("(x) -> y", "BRANCH_LEQ", 1.0), near).concat()
         };
-        let root = |&root: &i64| {
-            let root = usize::try_from(root).ok().filter(|&root| root < branches);
-            root.ok_or_else(|| refused_trees(node, "a tree has no root"))
-        };
-        let roots = self.roots.iter().map(root).collect::<Result<Vec<_>>>()?;
-        let trees = roots.iter().map(|&root| {
-            // A branch whose two sides are one leaf is how a tree of a single leaf is written.
-            match (self.leaf[0][root] != 0 && self.leaf[1][root] != 0, self.children[0][root] == self.children[1][root])
-            {
-                (true, true) => {
-                    used[root] = true;
-                    let leaf = usize::try_from(self.children[0][root]).ok().filter(|&l| l < self.leaf_weights.len());
-                    let leaf = leaf.ok_or_else(|| refused_trees(node, "a branch leads to no node"))?;
-                    tree(node, branches + leaf, &mut used, self.single, &visit)
-                }
-                _ => tree(node, root, &mut used, self.single, &visit),
-            }
-        });
-        let trees = trees.collect::<Result<_>>()?;
-        Ok(TreeModel { trees, base: vec![0.0; self.targets], single: self.single })
-    }
-}
-
-/// The elements of a tensor of bytes.
-fn small_integers(tensor: &rten_onnx::onnx::TensorProto) -> Vec<i64> {
-    match &tensor.raw_data {
-        Some(raw) => raw.borrow().iter().map(|&byte| i64::from(byte)).collect(),
-        None => tensor.int32_data.iter().map(|&value| i64::from(value)).collect(),
-    }
-}
-
-impl TreeModel {
-    /// Of two outputs the second.
-    fn second(self) -> Self {
-        let node = |node: Node| match node {
-            Node::Leaf { values } => Node::Leaf { values: vec![values[1]] },
-            branch => branch,
-        };
-        let trees = self.trees.into_iter().map(|tree| Tree { nodes: tree.nodes.into_iter().map(node).collect() });
-        Self { trees: trees.collect(), base: vec![self.base[1]], single: self.single }
+        assert_eq!(cast(DataType::DOUBLE, DataType::FLOAT), [-1.0]);
+        let like = sample(DataType::DOUBLE).floats("one", &[1], &[1.0]).doubles("two", &[1], &[2.0]);
+        let like =
+            |name: &str| like.clone().node(&format!("CastLike(X, {name}) -> x")).stump("(x) -> y", "BRANCH_LEQ", 1.0);
+        assert_eq!((regressed(like("one"), near), regressed(like("two"), near)), (vec![vec![-1.0]], vec![vec![1.0]]));
+        let scaler = sample(DataType::DOUBLE).scaler("(X) -> x", &[0.0], &[1.0]);
+        assert_eq!(regressed(scaler.stump("(x) -> y", "BRANCH_LEQ", 1.0), near), [[-1.0]], "its output is float32");
     }
 
-    /// Whether its only output is a share of one, whatever leaf each tree reaches.
-    fn is_share(&self) -> bool {
-        let mut range = (self.base[0], self.base[0]);
-        for tree in &self.trees {
-            let leaves = || {
-                tree.nodes.iter().filter_map(|node| match node {
-                    Node::Leaf { values } => Some(values[0]),
-                    Node::Branch { .. } => None,
-                })
-            };
-            range.0 += leaves().fold(f64::INFINITY, f64::min);
-            range.1 += leaves().fold(f64::NEG_INFINITY, f64::max);
+    /// Two trees of two columns; the second goes two steps deep, and its leaves have several targets.
+    fn two_trees() -> Vec<TreeNode<'static>> {
+        let second = [
+            ((7, 5), "BRANCH_GT", 1, 0.5, (3, 4)),
+            ((7, 4), "LEAF", 0, 0.0, (0, 0)),
+            ((7, 3), "BRANCH_LT", 0, -2.0, (8, 9)),
+            ((7, 8), "LEAF", 0, 0.0, (0, 0)),
+            ((7, 9), "LEAF", 0, 0.0, (0, 0)),
+        ];
+        stump(2, "BRANCH_LEQ", 0, 1.0).into_iter().chain(second).collect()
+    }
+
+    const TWO_TREES: [(i64, i64, i64, f32); 6] =
+        [(2, 1, 0, 1.0), (2, 2, 1, 2.0), (7, 4, 0, 4.0), (7, 4, 1, 8.0), (7, 8, 0, 16.0), (7, 9, 1, 32.0)];
+
+    const ROWS: [&[f64]; 3] = [&[0.0, 0.0], &[3.0, 1.0], &[-3.0, 1.0]];
+
+    fn two_targets() -> Sample {
+        let trees = Sample::new(2).node("TreeEnsembleRegressor(X) -> y").with_trees(&two_trees());
+        trees.with_weights("target", &TWO_TREES).with_integer("n_targets", 2)
+    }
+
+    #[test]
+    fn leaves_are_added_or_averaged_and_bases_are_added_last() {
+        assert_eq!(regressed(two_targets(), &ROWS), [[5.0, 8.0], [0.0, 34.0], [17.0, 0.0]]);
+        let averaged =
+            two_targets().with_text("aggregate_function", "AVERAGE").with_floats("base_values", &[100.0, 0.5]);
+        assert_eq!(regressed(averaged, &ROWS), [[102.5, 4.5], [100.0, 17.5], [108.5, 0.5]]);
+        let twice = Sample::new(1).node("TreeEnsembleRegressor(X) -> y").with_trees(&stump(0, "BRANCH_LT", 0, 0.0));
+        let twice = twice.with_weights("target", &[(0, 1, 0, 1.0), (0, 1, 0, 2.0)]);
+        assert_eq!(regressed(twice, &[&[-1.0], &[1.0]]), [[3.0], [0.0]], "nothing is nothing");
+        let leaf = Sample::new(1).node("TreeEnsembleRegressor(X) -> y");
+        let leaf = leaf.with_trees(&[((0, 0), "LEAF", 0, 0.0, (0, 0))]).with_weights("target", &[(0, 0, 0, 7.0)]);
+        assert_eq!(regressed(leaf, &[&[0.0]]), [[7.0]], "a tree may be a leaf");
+    }
+
+    #[test]
+    fn lists_may_be_tensors() {
+        let sample = Sample::default().input("X", DataType::DOUBLE, 1).node("TreeEnsembleRegressor(X) -> y");
+        let nodes = stump(0, "BRANCH_LEQ", 0, 0.0);
+        let sample = sample.with_trees(&nodes).with_doubles("nodes_values_as_tensor", &[0.1, 0.0, 0.0]);
+        assert_eq!(reason(sample.clone()), "its nodes_values are given twice");
+        let sample = sample
+            .without("nodes_values")
+            .with_weights("target", &[(0, 1, 0, 0.0), (0, 2, 0, 0.0)])
+            .without("target_weights")
+            .with_doubles("target_weights_as_tensor", &[1.0 / 3.0, 0.7])
+            .with_doubles("base_values_as_tensor", &[0.1]);
+        let rows: &[&[f64]] = &[&[0.1], &[0.1 + 1e-16], &[f64::from(0.1_f32)]];
+        assert_eq!(regressed(sample, rows), [[1.0 / 3.0 + 0.1], [0.7 + 0.1], [0.7 + 0.1]]);
+    }
+
+    /// The same trees as one operator has them: branches, then leaves.
+    fn placed(modes: &[i32]) -> Sample {
+        let modes = TensorProto { int32_data: modes.to_vec(), ..Default::default() };
+        let floats = |values: &[f32]| TensorProto { float_data: values.to_vec(), ..Default::default() };
+        Sample::new(2)
+            .node("TreeEnsemble(X) -> y")
+            .with_integers("tree_roots", &[0, 1])
+            .with_tensor("nodes_modes", DataType::UINT8, modes)
+            .with_integers("nodes_featureids", &[0, 1, 0])
+            .with_tensor("nodes_splits", DataType::FLOAT, floats(&[1.0, 0.5, -2.0]))
+            .with_integers("nodes_truenodeids", &[0, 2, 3])
+            .with_integers("nodes_trueleafs", &[1, 0, 1])
+            .with_integers("nodes_falsenodeids", &[1, 2, 4])
+            .with_integers("nodes_falseleafs", &[1, 1, 1])
+            .with_integers("leaf_targetids", &[0, 1, 1, 0, 1])
+            .with_tensor("leaf_weights", DataType::FLOAT, floats(&[1.0, 2.0, 8.0, 16.0, 32.0]))
+            .with_integer("n_targets", 2)
+    }
+
+    #[test]
+    fn one_operator_has_nodes_by_their_places() {
+        let all: [&[f64]; 3] = [&[0.0, 0.0], &[3.0, 1.0], &[-3.0, 1.0]];
+        assert_eq!(regressed(placed(&[0, 3, 1]), &all), [[1.0, 8.0], [0.0, 34.0], [17.0, 0.0]]);
+        assert_eq!(regressed(placed(&[2, 3, 1]), &all), [[0.0, 10.0], [1.0, 32.0], [16.0, 2.0]]);
+        let averaged = placed(&[0, 3, 1]).with_integer("aggregate_function", 0);
+        assert_eq!(regressed(averaged, &all), [[0.5, 4.0], [0.0, 17.0], [8.5, 0.0]]);
+        let leaf = placed(&[0, 3, 1]).without("nodes_falsenodeids").with_integers("nodes_falsenodeids", &[0, 2, 4]);
+        assert_eq!(reason(leaf), "no tree reaches its node 4", "counted from the branches on");
+        let tensor = |values: &[f32]| TensorProto { float_data: values.to_vec(), ..Default::default() };
+        let alone = Sample::new(1)
+            .node("TreeEnsemble(X) -> y")
+            .with_integers("tree_roots", &[0])
+            .with_tensor("nodes_modes", DataType::UINT8, TensorProto { int32_data: vec![0], ..Default::default() })
+            .with_tensor("nodes_splits", DataType::FLOAT, tensor(&[0.0]))
+            .with_tensor("leaf_weights", DataType::FLOAT, tensor(&[7.0]));
+        let ones = ["nodes_trueleafs", "nodes_falseleafs"];
+        let zeros = ["nodes_featureids", "nodes_truenodeids", "nodes_falsenodeids", "leaf_targetids"];
+        let alone = ones.iter().fold(alone, |sample, name| sample.with_integers(name, &[1]));
+        let alone = zeros.iter().fold(alone, |sample, name| sample.with_integers(name, &[0])).read(&["y"]).unwrap();
+        let Source::Trees(model) = &alone.source else { panic!() };
+        assert_eq!(model.trees, [Tree { nodes: vec![Node::Leaf { values: vec![7.0] }] }], "a leaf either way");
+        for (mode, name) in [(4, "BRANCH_EQ"), (5, "BRANCH_NEQ"), (6, "BRANCH_MEMBER"), (9, "an unknown mode")] {
+            let found = reason(placed(&[0, mode, 1]));
+            assert_eq!(found, format!("some of its nodes are {name}, as those that sort categories are"));
         }
-        range.0 >= -1e-5 && range.1 <= 1.0 + 1e-5
+        for (how, name) in [(2, "MIN"), (3, "MAX"), (8, "8")] {
+            let found = reason(placed(&[0, 3, 1]).with_integer("aggregate_function", how));
+            assert_eq!(found, format!("it takes the {name} of its trees, not their sum or average"));
+        }
+        for (transform, name) in [(3, "SOFTMAX_ZERO"), (4, "PROBIT"), (-1, "an unknown function")] {
+            let found = reason(placed(&[0, 3, 1]).with_integer("post_transform", transform));
+            assert_eq!(found, format!("its scores go through {name}"));
+        }
+        let linked =
+            placed(&[0, 3, 1]).with_integer("post_transform", 1).node("ArgMax(y) -> at").with_integer("axis", 1);
+        let model = linked.read(&["at", "y"]).unwrap();
+        assert_eq!((model.link, model.places.len()), (Link::Softmax, 2), "two scores of no opposite sign");
+    }
+
+    /// A single tree and its only column of weights.
+    fn second(ids: i64, weights: [f32; 2], transform: &str) -> Sample {
+        Sample::new(1)
+            .node("TreeEnsembleClassifier(X) -> label, y")
+            .with_trees(&stump(0, "BRANCH_LT", 0, 0.0))
+            .with_weights("class", &[(0, 1, ids, weights[0]), (0, 2, ids, weights[1])])
+            .with_texts("classlabels_strings", &["no", "yes"])
+            .with_text("post_transform", transform)
+    }
+
+    fn classified(sample: Sample, rows: &[&[f64]]) -> (Link, Vec<f64>) {
+        let model = sample.read(&["label", "y"]).unwrap();
+        assert_eq!(model.labels, ["no", "yes"].map(|label| Label::Text(label.into())));
+        assert_eq!(model.places, [("y".into(), 1)]);
+        (model.link, logits(&model, rows).concat())
+    }
+
+    /// One column of weights is the second label's, whatever its number.
+    #[test]
+    fn a_single_score_is_that_of_the_second_label() {
+        let rows: &[&[f64]] = &[&[-1.0], &[1.0]];
+        for ids in [0, 1] {
+            let link = |weights, transform| classified(second(ids, weights, transform), rows);
+            assert_eq!(link([0.25, 0.75], "NONE"), (Link::Probability, vec![0.25, 0.75]));
+            assert_eq!(link([-0.25, 0.75], "NONE"), (Link::Identity, vec![-0.25, 0.75]));
+            assert_eq!(link([-0.25, 0.75], "LOGISTIC"), (Link::Sigmoid, vec![-0.25, 0.75]));
+            assert_eq!(link([0.25, 0.75], "LOGISTIC"), (Link::Sigmoid, vec![0.25, 0.75]), "a logit, not a probability");
+        }
+        let base = second(0, [-0.25, 0.75], "LOGISTIC").with_floats("base_values", &[0.5]);
+        assert_eq!(classified(base, rows), (Link::Sigmoid, vec![0.25, 1.25]));
+        let base = second(0, [0.25, 0.5], "NONE").with_floats("base_values", &[0.25]);
+        assert_eq!(classified(base, rows), (Link::Probability, vec![0.5, 0.75]));
+        let reason = |sample: Sample| sample.refusal(&["label", "y"]).1;
+        let neither = "none of its weights is negative, but they do not add up to probabilities";
+        assert_eq!(reason(second(0, [0.25, 1.75], "NONE")), neither);
+        assert_eq!(reason(second(0, [0.25, 0.75], "SOFTMAX")), "it takes the softmax of a single score");
+        assert_eq!(reason(second(0, [0.25, 0.75], "PROBIT")), "its scores go through PROBIT");
+        let two = second(0, [0.25, 0.75], "NONE").with_floats("base_values", &[0.5, 0.5]);
+        assert_eq!(reason(two), "it has 2 base values");
+    }
+
+    fn of_labels(labels: &[i64], weights: &[(i64, i64, i64, f32)], transform: &str) -> Sample {
+        Sample::new(1)
+            .node("TreeEnsembleClassifier(X) -> label, y")
+            .with_trees(&stump(0, "BRANCH_LT", 0, 0.0))
+            .with_weights("class", weights)
+            .with_integers("classlabels_int64s", labels)
+            .with_text("post_transform", transform)
+    }
+
+    #[test]
+    fn leaves_that_sum_up_to_one_are_probabilities() {
+        let link = |labels: &[i64], weights: &[(i64, i64, i64, f32)], transform: &str| {
+            let model = of_labels(labels, weights, transform).read(&["label", "y"]).unwrap();
+            let found = logits(&model, &[&[-1.0]]).concat();
+            (model.link, found)
+        };
+        let shares = [(0, 1, 0, 0.25), (0, 1, 2, 0.75), (0, 2, 1, 1.0)];
+        assert_eq!(link(&[4, 5, 6], &shares, "NONE"), (Link::Probability, vec![0.25, 0.0, 0.75]));
+        assert_eq!(link(&[4, 5, 6], &shares, "SOFTMAX"), (Link::Softmax, vec![0.25, 0.0, 0.75]));
+        let scores = [(0, 1, 0, 0.25), (0, 1, 2, 1.75), (0, 2, 1, 1.0)];
+        assert_eq!(link(&[4, 5, 6], &scores, "NONE"), (Link::Identity, vec![0.25, 0.0, 1.75]));
+        let negative = [(0, 1, 0, -0.25), (0, 1, 2, 1.25), (0, 2, 1, 1.0)];
+        assert_eq!(link(&[4, 5, 6], &negative, "NONE"), (Link::Identity, vec![-0.25, 0.0, 1.25]));
+        let two = [(0, 1, 0, 0.25), (0, 1, 1, 0.75), (0, 2, 0, 1.0)];
+        assert_eq!(link(&[4, 5], &two, "NONE"), (Link::Probability, vec![0.75]));
+        assert_eq!(link(&[4, 5], &two, "SOFTMAX"), (Link::Softmax, vec![0.25, 0.75]));
+        let opposite = [(0, 1, 0, -2.0), (0, 1, 1, 2.0), (0, 2, 0, 1.0), (0, 2, 1, -1.0)];
+        assert_eq!(link(&[4, 5], &opposite, "NONE"), (Link::Identity, vec![2.0]));
+        assert_eq!(link(&[4, 5], &opposite, "SOFTMAX"), (Link::Softmax, vec![-2.0, 2.0]), "not the sigmoid of one");
+        let apart = of_labels(&[4, 5], &[(0, 1, 0, 0.5), (0, 2, 1, -1.0)], "NONE").refusal(&["label", "y"]);
+        assert_eq!(apart.1, "the scores of its two labels are not of opposite sign");
+        assert_eq!(of_labels(&[4], &[], "NONE").refusal(&["label", "y"]).1, "it has 1 class labels");
+        let normalized = of_labels(&[4, 5], &two, "NONE").node("Normalizer(y) -> z").with_text("norm", "L1");
+        assert_eq!(normalized.read(&["label", "z"]).unwrap().link, Link::Probability);
+    }
+
+    #[test]
+    fn other_sums_and_functions_are_refused() {
+        for how in ["MIN", "MAX"] {
+            let found = reason(Sample::new(1).stump("(X) -> y", "BRANCH_LT", 0.0).with_text("aggregate_function", how));
+            assert_eq!(found, format!("it takes the {how} of its trees, not their sum or average"));
+        }
+        let stump = || Sample::new(1).stump("(X) -> y", "BRANCH_LT", 0.0);
+        assert_eq!(reason(stump().with_text("post_transform", "SOFTMAX_ZERO")), "its scores go through SOFTMAX_ZERO");
+        assert_eq!(reason(stump().with_text("post_transform", "\u{1b}[2J")), "its scores go through \\u{1b}[2J");
+        assert_eq!(reason(stump().with_integer("n_targets", 0)), "it has no targets");
+        assert_eq!(reason(stump().with_integer("n_targets", -1)), "it has no targets");
+        assert_eq!(reason(stump().with_floats("base_values", &[1.0, 2.0])), "it has 2 base values");
+        assert_eq!(reason(stump().with_integer("nodes_more", 0)), "unexpected or repeated attribute \"nodes_more\"");
+        let equal = |mode| reason(Sample::new(1).stump("(X) -> y", mode, 0.0));
+        assert_eq!(equal("BRANCH_EQ"), "some of its nodes are BRANCH_EQ, as those that sort categories are");
+        assert_eq!(equal("\u{7}"), "some of its nodes are \\u{7}, as those that sort categories are");
+        let activated = Sample::new(1).floats("w", &[1, 1], &[1.0]).stump("(X) -> s", "BRANCH_LT", 0.0);
+        let error = activated.node("Relu(s) -> r").node("MatMul(r, w) -> y").read(&["y"]).unwrap_err();
+        assert!(error.to_string().contains("trees decide by what other trees or networks give"), "{error}");
     }
 }

@@ -10,7 +10,7 @@ use crate::description::DescriptionError;
 #[derive(Clone, Debug, PartialEq, Error)]
 #[non_exhaustive]
 pub enum ImportError {
-    /// Larger than any linear model that fits.
+    /// Larger than any model that fits.
     #[error("the ONNX file has {len} bytes, where at most {max} are read")]
     TooLarge {
         /// Its length.
@@ -27,14 +27,14 @@ pub enum ImportError {
     /// More features or outputs than are served.
     #[error("the model has {actual} {what}, where at most {max} are supported")]
     TooWide {
-        /// Features, logits or weights.
+        /// Features, logits, weights, trees or what they have.
         what: &'static str,
         /// As many as it has.
         actual: usize,
         /// The limit.
         max: usize,
     },
-    /// A node that no linear model has, or not so.
+    /// A node that no supported model has, or not so.
     #[error("node {node:?} ({op:?}): {reason}")]
     UnsupportedNode {
         /// Its name.
@@ -46,8 +46,8 @@ pub enum ImportError {
         /// What to do about it.
         remedy: String,
     },
-    /// A graph that is no linear model as a whole.
-    #[error("the graph is no model that is supported: {reason}")]
+    /// A graph that is no supported model as a whole.
+    #[error("the graph is no supported model: {reason}")]
     Graph {
         /// What is wrong with it.
         reason: String,
@@ -197,15 +197,18 @@ impl ImportError {
     pub fn remedy(&self) -> String {
         match self {
             Self::UnsupportedNode { remedy, .. } | Self::Graph { remedy, .. } => remedy.clone(),
-            Self::TooLarge { .. } | Self::NotOnnx { .. } => "give the .onnx file of a model that is supported".into(),
-            Self::TooWide { what: "levels of a tree", max, .. } => format!("train with max_depth={max} or less"),
-            Self::TooWide { what: "trees", max, .. } => format!("train with n_estimators={max} or less in all classes"),
-            Self::TooWide { what: "nodes of trees", max, .. } => {
-                format!(
-                    "train with a smaller max_depth, max_leaf_nodes or n_estimators, for {max} branches and leaves in all"
-                )
+            Self::TooLarge { .. } | Self::NotOnnx { .. } => {
+                "give the .onnx file of a linear model, trees or a network of one hidden layer".into()
             }
-            Self::TooWide { what, max, .. } => format!("train a model of at most {max} {what}"),
+            Self::TooWide { what, max, .. } => format!(
+                "train a model of at most {max} {what}{}",
+                match *what {
+                    "trees" => ", by n_estimators or max_iter",
+                    "nodes of trees" => ", by n_estimators, max_depth or max_leaf_nodes",
+                    "decisions one after the other" => ", by max_depth",
+                    _ => "",
+                }
+            ),
             Self::NotFinite { .. } => {
                 "train the model again; some of its numbers are missing or have overflowed".into()
             }

@@ -45,6 +45,9 @@ impl FoldedModel {
     }
 }
 
+/// Other models are not folded.
+const AFFINE: &str = "only what is affine is folded";
+
 /// What float64 keeps far from its ends: no product of two such numbers is lost.
 const LARGEST: f64 = 1e100;
 
@@ -95,10 +98,11 @@ fn backward_roundings(model: &Model, needed: &[bool]) -> f64 {
     let stages = model.chain.stages().iter().zip(needed).filter(|(_, needed)| **needed);
     let roundings = stages.map(|(stage, _)| match &stage.operation {
         Operation::Columns { columns: elements, .. } | Operation::Select { elements, .. } => repetitions(elements),
-        Operation::Join(_) | Operation::Sum(_) | Operation::Ensemble { .. } | Operation::Activate { .. } => 1.0,
+        Operation::Join(_) | Operation::Sum(_) => 1.0,
         Operation::Add { constants, .. } => 1.0 + constants.roundings(),
         Operation::Multiply { by, .. } | Operation::Divide { by, .. } => 2.0 + by.roundings(),
         Operation::Product { matrix, .. } => 1.0 + stage.width as f64 + matrix.roundings(),
+        Operation::Ensemble { .. } | Operation::Activate { .. } => unreachable!("{AFFINE}"),
     });
     roundings.sum()
 }
@@ -145,7 +149,7 @@ impl Extent {
             Operation::Divide { of, by } => before[*of].divide(by),
             Operation::Product { of, matrix } => before[*of].product(matrix, width),
             Operation::Sum(parts) => Self::sum(parts, width, before),
-            Operation::Ensemble { .. } | Operation::Activate { .. } => unreachable!("only linear models are folded"),
+            Operation::Ensemble { .. } | Operation::Activate { .. } => unreachable!("{AFFINE}"),
         }
     }
 
@@ -265,86 +269,71 @@ impl Parameters {
     }
 }
 
-/// W, how much each logit changes with each column: the chain backwards, one row per logit.
+/// W, how much each logit changes with each column, one row per logit.
 fn slopes(model: &Model, needed: &[bool]) -> Result<Vec<Vec<f64>>, ImportError> {
-    let stages = model.chain.stages();
-    let width = model.chain.width(model.logits);
     let mut work = MAX_WORK;
-    let row = |logit: usize| {
-        let mut slopes: Vec<Vec<f64>> = vec![vec![]; model.logits + 1];
-        for id in (0..=model.logits).filter(|&id| needed[id]) {
-            slopes[id] = vec![0.0; stages[id].width];
+    let row = |logit| Slope::of(&model.chain, model.logits, logit, needed, &mut work).map(|slope| slope.columns);
+    (0..model.chain.width(model.logits)).map(row).collect()
+}
+
+/// How one element of a vector depends on what it is computed from: the chain backwards.
+pub(super) struct Slope {
+    /// What it is where all else is zero.
+    pub(super) constant: f64,
+    pub(super) columns: Vec<f64>,
+    /// What is not affine is not gone through.
+    pub(super) nonlinear: HashMap<Id, Vec<f64>>,
+}
+
+impl Slope {
+    /// `needed` is what `of` needs, `work` what may still be done.
+    pub(super) fn of(
+        chain: &Chain,
+        of: Id,
+        element: usize,
+        needed: &[bool],
+        work: &mut usize,
+    ) -> Result<Self, ImportError> {
+        let mut slopes: Vec<Vec<f64>> = vec![vec![]; of + 1];
+        for id in (0..=of).filter(|&id| needed[id]) {
+            slopes[id] = vec![0.0; chain.width(id)];
         }
-        slopes[model.logits][logit] = 1.0;
-        let mut columns = vec![0.0; model.features()];
-        for id in (0..=model.logits).rev().filter(|&id| needed[id]) {
+        slopes[of][element] = 1.0;
+        let mut found = Self { constant: 0.0, columns: vec![0.0; chain.features()], nonlinear: HashMap::new() };
+        for id in (0..=of).rev().filter(|&id| needed[id]) {
             let slope = std::mem::take(&mut slopes[id]);
             if !slope.iter().all(|slope| slope.abs() <= LARGEST) {
                 return Err(overflow());
             }
-            spend(&mut work, &stages[id].operation, &slope)?;
-            pull_back(&stages[id].operation, &slope, &mut slopes, &mut columns);
+            *work = spend(*work, chain.operation(id), &slope)?;
+            match chain.operation(id) {
+                Operation::Ensemble { .. } | Operation::Activate { .. } => {
+                    found.nonlinear.insert(id, slope);
+                    continue;
+                }
+                Operation::Add { constants, .. } => {
+                    found.constant += slope.iter().zip(&constants.values).map(|(slope, p)| slope * p).sum::<f64>();
+                }
+                _ => {}
+            }
+            pull_back(chain.operation(id), &slope, &mut slopes, &mut found.columns);
         }
-        Ok(columns)
-    };
-    (0..width).map(row).collect()
+        Ok(found)
+    }
 }
 
 /// Multiplications: some seconds of them.
 pub(super) const MAX_WORK: usize = 1 << 33;
 
-fn spend(work: &mut usize, operation: &Operation, slope: &[f64]) -> Result<(), ImportError> {
+fn spend(work: usize, operation: &Operation, slope: &[f64]) -> Result<usize, ImportError> {
     let cost = match operation {
         Operation::Product { matrix, .. } => {
             matrix.values.len() / slope.len() * slope.iter().filter(|&&slope| slope != 0.0).count()
         }
         _ => slope.len(),
     };
-    *work = work
-        .checked_sub(cost)
-        .ok_or_else(|| graph_refused("its chain of matrices takes more work than any model that is served"))?;
-    Ok(())
-}
-
-/// How an element of a vector depends on columns, and on steps that are not affine.
-pub(super) struct Slope {
-    pub(super) constant: f64,
-    pub(super) columns: Vec<f64>,
-    /// For each such step, how much it changes with each of the step's elements.
-    pub(super) nonlinear: HashMap<Id, Vec<f64>>,
-}
-
-impl Slope {
-    /// One walk back, not beyond what is not affine.
-    pub(super) fn of(chain: &Chain, id: Id, element: usize, work: &mut usize) -> Result<Self, ImportError> {
-        let (needed, stages) = (chain.needed(id), chain.stages());
-        let width = |stage: Id| if needed[stage] { stages[stage].width } else { 0 };
-        let mut slopes: Vec<Vec<f64>> = (0..=id).map(|stage| vec![0.0; width(stage)]).collect();
-        slopes[id][element] = 1.0;
-        let mut found = Self { constant: 0.0, columns: vec![0.0; chain.features()], nonlinear: HashMap::new() };
-        for stage in (0..=id).rev().filter(|&stage| needed[stage]) {
-            let slope = std::mem::take(&mut slopes[stage]);
-            if !slope.iter().all(|slope| slope.abs() <= LARGEST) {
-                return Err(overflow());
-            }
-            let operation = &stages[stage].operation;
-            spend(work, operation, &slope)?;
-            match operation {
-                Operation::Ensemble { .. } | Operation::Activate { .. } => {
-                    if slope.iter().any(|&slope| slope != 0.0) {
-                        found.nonlinear.insert(stage, slope);
-                    }
-                }
-                _ => {
-                    if let Operation::Add { constants, .. } = operation {
-                        found.constant += constants.values.iter().zip(&slope).map(|(p, slope)| p * slope).sum::<f64>();
-                    }
-                    pull_back(operation, &slope, &mut slopes, &mut found.columns);
-                }
-            }
-        }
-        Ok(found)
-    }
+    work.checked_sub(cost)
+        .ok_or_else(|| graph_refused("its chain of matrices takes more work than any model that is served"))
 }
 
 /// Adds what a vector's slope means for those that it is computed from.
@@ -377,7 +366,7 @@ fn pull_back(operation: &Operation, slope: &[f64], slopes: &mut [Vec<f64>], colu
                 *to += used.iter().map(|&(index, slope)| slope * row[index]).sum::<f64>();
             }
         }
-        Operation::Ensemble { .. } | Operation::Activate { .. } => {}
+        Operation::Ensemble { .. } | Operation::Activate { .. } => unreachable!("{AFFINE}"),
     }
 }
 

@@ -2,7 +2,7 @@
 //!
 //! The reader allocates a string or tensor of whatever length the file states, follows nested messages as deep as they
 //! go, and turns two bytes into a message of hundreds. So each message that it would enter is walked here first: every
-//! length stays within what contains it, packed numbers are whole, nothing is nested deeper than a linear model needs,
+//! length stays within what contains it, packed numbers are whole, nothing is nested deeper than a model needs,
 //! and there are only so many pieces.
 //!
 //! The reader also leaves out the texts of tensors, where float64 exports keep their labels; they are read here.
@@ -87,7 +87,7 @@ fn walk(bytes: &[u8], message: Message, depth: usize, pieces: &mut usize) -> Res
             packed.check(value)?;
             continue;
         }
-        *pieces = pieces.checked_sub(1).ok_or("more pieces than any linear model has")?;
+        *pieces = pieces.checked_sub(1).ok_or("more pieces than any model has")?;
         if let Some(inner) = message.field(number) {
             graphs += usize::from(inner == Message::Graph);
             walk(value, inner, depth + 1, pieces)?;
@@ -247,7 +247,7 @@ mod tests {
     #[test]
     fn pieces_are_counted() {
         let nodes = [0x0a, 0].repeat(MAX_PIECES);
-        assert_eq!(fault(&field(7, &nodes)), "more pieces than any linear model has");
+        assert_eq!(fault(&field(7, &nodes)), "more pieces than any model has");
         assert!(check(&field(7, &nodes[4..])).is_ok());
     }
 

@@ -1,16 +1,17 @@
-//! The graph, node by node, as an affine chain and a tail.
+//! The graph, node by node, as a chain and a tail.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
 
-use rten_onnx::onnx::NodeProto;
+use rten_onnx::onnx::{DataType, NodeProto};
 
 use super::ImportError;
 use super::chain::{Chain, Id, Operation, State, TooLarge};
 use super::nonlinear::Source;
-use super::onnx::{Graph, graph_refused};
+use super::onnx::{Graph, graph_refused, op};
 use super::preparation::Preparation;
 use super::refusal::{refused, refused_for};
+use super::shaping::cast_type;
 use super::tail::{self, Formula, Matched, Mismatch};
 use super::tensor::Tensor;
 use crate::description::{Label, Link};
@@ -28,6 +29,7 @@ pub(super) struct Model {
     /// None of a regression.
     pub(super) labels: Vec<Label>,
     pub(super) preparation: Preparation,
+    /// How the logits come about.
     pub(super) source: Source,
 }
 
@@ -35,7 +37,7 @@ pub(super) struct Model {
 #[derive(Clone, Debug)]
 pub(super) enum Value {
     Constant(Rc<Tensor>),
-    /// Affine in the features: rows of that width; or, if flat, single numbers without columns.
+    /// A vector of the chain: rows of that width; or, if flat, single numbers one below the other.
     Vector {
         id: Id,
         flat: bool,
@@ -71,6 +73,8 @@ pub(super) struct Reader {
     names: HashMap<Id, String>,
     /// How many functions of scores each value is of, one inside the other.
     depths: HashMap<String, usize>,
+    /// The values that are float64.
+    doubles: HashSet<String>,
     pub(super) preparation: Preparation,
 }
 
@@ -99,16 +103,17 @@ impl Model {
                 reader.deepen(node, name, &value, depth)?;
                 reader.insert(name, value);
             }
+            reader.keep_type(node);
         }
         reader.finish(graph)
     }
 }
 
 const MAX_FEATURES: usize = 50_000;
-const MAX_LOGITS: usize = 1000;
+pub(super) const MAX_LOGITS: usize = 1000;
 const MAX_WEIGHTS: usize = 1 << 22;
 
-fn check_size(what: &'static str, actual: usize, max: usize) -> Result<(), ImportError> {
+pub(super) fn check_size(what: &'static str, actual: usize, max: usize) -> Result<(), ImportError> {
     match actual {
         0 => Err(graph_refused(format!("it has no {what}"))),
         actual if actual > max => Err(ImportError::TooWide { what, actual, max }),
@@ -127,6 +132,7 @@ impl Reader {
         let mut reader = Self { preparation: Preparation::new(graph.columns()), ..Self::default() };
         for (name, constant) in &graph.constants {
             reader.insert(name, Value::Constant(constant.clone()));
+            reader.doubles.extend(constant.is_double().then(|| name.clone()));
         }
         let mut first = 0;
         for input in &graph.inputs {
@@ -135,6 +141,7 @@ impl Reader {
             let operation = Operation::Columns { columns, state: State::Raw };
             let id = reader.chain.push(input.columns, operation).map_err(too_large)?;
             reader.insert(&input.name, Value::Vector { id, flat: false });
+            reader.doubles.extend(input.is_double.then(|| input.name.clone()));
         }
         Ok(reader)
     }
@@ -154,12 +161,30 @@ impl Reader {
     fn deepen(&mut self, node: &NodeProto, name: &str, value: &Value, depth: usize) -> Result<(), ImportError> {
         match value {
             Value::Constant(_) | Value::Vector { .. } => Ok(()),
-            _ if depth > MAX_DEPTH => Err(refused(node, "no model that is supported makes so much of its scores")),
+            _ if depth > MAX_DEPTH => Err(refused(node, "no supported model makes so much of its scores")),
             _ => {
                 self.depths.insert(name.to_owned(), depth);
                 Ok(())
             }
         }
+    }
+
+    /// Operators of machine learning give float32 whatever they read; all others what they read, but for casts.
+    fn keep_type(&mut self, node: &NodeProto) {
+        let is_double = match op(node) {
+            "Cast" => cast_type(node.attribute.first()) == DataType::DOUBLE,
+            "CastLike" => node.input.get(1).is_some_and(|name| self.doubles.contains(name)),
+            "Scaler" | "Normalizer" | "FeatureVectorizer" | "LinearClassifier" | "LinearRegressor" => false,
+            _ => node.input.iter().any(|name| self.doubles.contains(name)),
+        };
+        if is_double {
+            self.doubles.extend(node.output.iter().cloned());
+        }
+    }
+
+    /// Whether a node reads float64 numbers first.
+    pub(super) fn is_double(&self, node: &NodeProto) -> bool {
+        node.input.first().is_some_and(|name| self.doubles.contains(name))
     }
 
     fn insert(&mut self, name: &str, value: Value) {
@@ -209,14 +234,6 @@ impl Reader {
         self.preparation.check(&self.chain, logits)?;
         let Self { chain, preparation, .. } = self;
         let source = Source::of(&chain, logits)?;
-        let link = match (&source, link) {
-            (Source::Trees(trees), Link::Identity) if !labels.is_empty() && trees.gives_probabilities() => {
-                Link::Probability
-            }
-            (Source::Trees(_), Link::Probability) => link,
-            (_, Link::Probability) => return Err(graph_refused("its scores are no shares")),
-            (_, link) => link,
-        };
         Ok(Model { graph, chain, logits, places, link, labels, preparation, source })
     }
 
@@ -227,6 +244,11 @@ impl Reader {
         for name in &graph.outputs {
             match &self.values[name] {
                 Value::Label { labels, of } if label.is_none() => label = Some((labels.clone(), of.clone())),
+                // Labels that are their places.
+                Value::Largest { of, width } if label.is_none() => {
+                    let labels = (0..*width as i64).map(Label::Integer).collect();
+                    label = Some((Rc::new(labels), of.clone()));
+                }
                 Value::Map { labels, scores: inner } => scores.push((name, (**inner).clone(), Some(labels.clone()))),
                 other => scores.push((name, other.clone(), None)),
             }
@@ -300,7 +322,7 @@ impl Reader {
 pub(super) const REMEDY: &str = "export the model itself, not one that calibrates or combines several, with skl2onnx; for a classifier \
                       the option raw_scores=True makes the scores its output";
 
-pub(super) const TOO_DEEP: &str = "no model that is supported makes so much of its scores";
+pub(super) const TOO_DEEP: &str = "no supported model makes so much of its scores";
 
 const NO_SCORE: &str = "this output is no score of the label";
 
@@ -311,13 +333,13 @@ fn producer<'a>(graph: &'a Graph, name: &str) -> Option<&'a NodeProto> {
 
 fn unlisted(outputs: &Formula) -> String {
     match outputs.write() {
-        Some(written) => format!("no model that is supported has the output {} with these labels", written.text),
+        Some(written) => format!("no supported model has the output {} with these labels", written.text),
         None => TOO_DEEP.into(),
     }
 }
 
 pub(super) fn too_large(TooLarge: TooLarge) -> ImportError {
-    graph_refused("its vectors and matrices are larger than any model that is served")
+    graph_refused("its vectors, matrices and trees are larger than any model that is served")
 }
 
 fn vector(value: &Value) -> Option<Id> {
@@ -397,10 +419,7 @@ mod tests {
         let reason = |sample: Sample, outputs: &[&str]| sample.refusal(outputs).1;
         assert_eq!(reason(sample(), &["label"]), "none of its outputs is a score");
         assert_eq!(reason(sample(), &[]), "none of its outputs is a score");
-        assert_eq!(
-            reason(sample(), &["scores"]),
-            "no model that is supported has the output Softmax(S) with these labels"
-        );
+        assert_eq!(reason(sample(), &["scores"]), "no supported model has the output Softmax(S) with these labels");
         assert_eq!(reason(sample(), &["scores", "X"]), "none of the outputs is a label");
         assert_eq!(reason(sample(), &["label", "scores", "X"]), NO_SCORE);
         assert_eq!(reason(sample(), &["label", "label"]), NO_SCORE);

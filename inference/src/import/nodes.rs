@@ -33,8 +33,9 @@ impl Reader {
             "Scaler" => self.scaler(node)?,
             "LinearRegressor" => self.regressor(node)?,
             "LinearClassifier" => return self.classifier(node),
-            "TreeEnsembleClassifier" | "TreeEnsembleRegressor" | "TreeEnsemble" => return self.ensemble(node),
-            "Relu" | "Tanh" => self.activation(node)?,
+            "TreeEnsembleClassifier" => return self.tree_classifier(node),
+            "TreeEnsembleRegressor" => self.tree_regressor(node)?,
+            "TreeEnsemble" => self.tree_ensemble(node)?,
             "Imputer" => self.imputer(node)?,
             "Normalizer" | "LpNormalization" => self.normalizer(node)?,
             "Concat" | "FeatureVectorizer" => self.concat(node)?,
@@ -55,7 +56,9 @@ impl Reader {
             "Not" => self.function(node, "Not")?,
             "Reciprocal" => self.function(node, "Reciprocal")?,
             "Sigmoid" => self.function(node, "Sigmoid")?,
-            _ => return Err(refused(node, "no model that is supported has this operator")),
+            "Relu" => self.function(node, "Relu")?,
+            "Tanh" => self.function(node, "Tanh")?,
+            _ => return Err(refused(node, "no supported model has this operator")),
         };
         Ok(vec![value])
     }
@@ -68,30 +71,20 @@ impl Reader {
     pub(super) fn vector(&self, node: &NodeProto, index: usize) -> Result<(Id, usize)> {
         match self.input(node, index)? {
             Value::Vector { id, flat: false } => Ok((id, self.chain.width(id))),
-            _ => Err(refused(node, "what it reads is not linear in the features")),
+            _ => Err(refused(node, NOT_LINEAR)),
         }
     }
 
-    /// A hidden layer: the activation of every element.
-    fn activation(&mut self, node: &NodeProto) -> Result<Value> {
-        attributes(node, [])?;
-        let (of, width) = self.vector(node, 0)?;
-        let activation = Activation::named(op(node)).ok_or_else(|| refused(node, "it is no activation"))?;
-        Ok(Value::Vector { id: self.push(width, Operation::Activate { of, activation })?, flat: false })
-    }
-
-    /// As [`vector`](Self::vector); the logistic function of a vector is a hidden layer if a matrix comes next.
+    /// The same, or a hidden layer: until a matrix follows, an activation is a function of scores.
     fn layer(&mut self, node: &NodeProto) -> Result<(Id, usize)> {
-        if let Value::Formula { formula, width } = self.input(node, 0)?
-            && let Formula::Apply("Sigmoid", arguments, _) = &*formula
-            && let [argument] = &arguments[..]
-            && let Formula::Scores(of) = **argument
-        {
-            let id = self.push(width, Operation::Activate { of, activation: Activation::Sigmoid })?;
-            self.name(id, &node.input[0]);
-            return Ok((id, width));
+        let Value::Formula { formula, width } = self.input(node, 0)? else { return self.vector(node, 0) };
+        let Formula::Apply(function, arguments, _) = &*formula else { return Err(refused(node, NOT_LINEAR)) };
+        match (Activation::named(function), &arguments[..]) {
+            (Some(activation), [scores]) if let Formula::Scores(of) = **scores => {
+                Ok((self.push(width, Operation::Activate { of, activation })?, width))
+            }
+            _ => Err(refused(node, NOT_LINEAR)),
         }
-        self.vector(node, 0)
     }
 
     pub(super) fn constant(&self, node: &NodeProto, index: usize) -> Result<Rc<Tensor>> {
@@ -105,11 +98,11 @@ impl Reader {
         attributes(node, [])?;
         let (left, right) = (self.input(node, 0)?, self.input(node, 1)?);
         match (&left, &right) {
-            (Value::Vector { id, flat }, Value::Constant(constant)) => {
+            (Value::Vector { id, flat }, Value::Constant(constant)) if self.fits(*id, *flat, constant) => {
                 let id = self.with_constant(node, *id, constant, false)?;
                 Ok(Value::Vector { id, flat: *flat })
             }
-            (Value::Constant(constant), Value::Vector { id, flat }) => {
+            (Value::Constant(constant), Value::Vector { id, flat }) if self.fits(*id, *flat, constant) => {
                 let id = self.with_constant(node, *id, constant, true)?;
                 Ok(Value::Vector { id, flat: *flat })
             }
@@ -127,6 +120,11 @@ impl Reader {
             }
             _ => self.of_formulas(node, &left, &right),
         }
+    }
+
+    /// Numbers one below the other take a single constant.
+    fn fits(&self, id: Id, flat: bool, constant: &Tensor) -> bool {
+        !flat || self.chain.width(id) == 1 || constant.len() == 1
     }
 
     /// x + p, x − p, p − x, x·p or x/p.
@@ -339,6 +337,8 @@ impl Reader {
         Ok(vec![label, scores])
     }
 }
+
+const NOT_LINEAR: &str = "what it reads is not linear in the features";
 
 /// As many values as an operator reads.
 fn inputs(op: &str) -> RangeInclusive<usize> {

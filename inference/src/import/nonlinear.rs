@@ -5,9 +5,10 @@
 
 use super::ImportError;
 use super::chain::{Chain, Id, Operation, TooLarge};
+use super::ensemble::{MAX_NODES, MAX_TREES};
 use super::fold::{MAX_WORK, Slope};
-use super::model::too_large;
-use super::onnx::graph_refused_for;
+use super::model::{check_size, too_large};
+use super::refusal::graph_refused_for;
 
 /// What a model computes of its columns, apart from preparation and link.
 #[derive(Clone, Debug)]
@@ -73,6 +74,20 @@ impl Activation {
             _ => None,
         }
     }
+
+    /// Of one unit's sum.
+    pub(super) fn apply(self, z: f64) -> f64 {
+        match self {
+            Self::Relu => z.max(0.0),
+            Self::Sigmoid => 1.0 / (1.0 + (-z).exp()),
+            Self::Tanh => z.tanh(),
+        }
+    }
+}
+
+/// Whether a vector is a probability for each of several labels, as trees give it.
+pub(super) fn gives_probabilities(chain: &Chain, id: Id) -> bool {
+    matches!(Source::of(chain, id), Ok(Source::Trees(model)) if model.gives_probabilities())
 }
 
 impl Source {
@@ -101,6 +116,15 @@ impl Source {
             )),
         }
     }
+
+    /// The logits of a row of columns, of trees or a network.
+    pub(super) fn logits(&self, row: &[f64]) -> Vec<f64> {
+        match self {
+            Self::Linear => unreachable!("a linear model is folded"),
+            Self::Trees(model) => model.logits(row),
+            Self::Network(model) => model.logits(row),
+        }
+    }
 }
 
 /// The steps on the way to `id` that are not affine, none of which comes after another.
@@ -112,9 +136,8 @@ fn nonlinear_steps(chain: &Chain, id: Id) -> Result<Vec<Id>, ImportError> {
         let operation = chain.operation(step);
         let mut before = 0;
         operation.operands(|operand| before = before.max(layers[operand]));
-        let is_nonlinear = matches!(operation, Operation::Ensemble { .. } | Operation::Activate { .. });
-        layers[step] = before + usize::from(is_nonlinear);
-        if is_nonlinear {
+        layers[step] = before + usize::from(!operation.is_affine());
+        if !operation.is_affine() {
             steps.push(step);
         }
     }
@@ -145,9 +168,9 @@ impl Behind {
         let elements: usize = steps.iter().map(|&step| chain.width(step)).sum();
         check_elements(elements.saturating_mul(width))?;
         let mut behind = Self { constants: vec![], slopes: vec![] };
-        let mut work = MAX_WORK;
+        let (needed, mut work) = (chain.needed(id), MAX_WORK);
         for logit in 0..width {
-            let Slope { constant, columns, mut nonlinear } = Slope::of(chain, id, logit, &mut work)?;
+            let Slope { constant, columns, mut nonlinear } = Slope::of(chain, id, logit, &needed, &mut work)?;
             if columns.iter().any(|&slope| slope != 0.0) {
                 return Err(graph_refused_for(
                     "its scores depend on columns by themselves as well as through trees or a hidden layer",
@@ -181,6 +204,10 @@ impl TreeModel {
                 _ => None,
             })
             .collect();
+        let trees: usize = ensembles.iter().map(|(_, ensemble)| ensemble.trees.len()).sum();
+        check_size("trees", trees, MAX_TREES)?;
+        let nodes = ensembles.iter().flat_map(|(_, ensemble)| &ensemble.trees).map(|tree| tree.nodes.len()).sum();
+        check_size("nodes of trees", nodes, MAX_NODES)?;
         let leaves: usize = ensembles.iter().map(|(_, ensemble)| ensemble.leaves()).sum();
         check_elements(leaves.saturating_mul(base.len()))?;
         let paths: Vec<Vec<Option<Path>>> =
@@ -212,6 +239,24 @@ impl TreeModel {
         Ok(model)
     }
 
+    fn logits(&self, row: &[f64]) -> Vec<f64> {
+        let mut logits = self.base.clone();
+        for tree in &self.trees {
+            let mut at = 0;
+            let leaf = loop {
+                match &tree.nodes[at] {
+                    Node::Leaf { values } => break values,
+                    &Node::Branch { column, cut, below, above } => {
+                        let x = if self.single { f64::from(row[column] as f32) } else { row[column] };
+                        at = if x < cut { below } else { above };
+                    }
+                }
+            };
+            logits.iter_mut().zip(leaf).for_each(|(logit, value)| *logit += value);
+        }
+        logits
+    }
+
     fn leaves(&self) -> usize {
         self.trees.iter().map(|tree| tree.nodes.len().div_ceil(2)).sum()
     }
@@ -240,25 +285,24 @@ impl TreeModel {
         }
     }
 
+    pub(super) fn for_each_leaf(&mut self, mut change: impl FnMut(&mut Vec<f64>)) {
+        for node in self.trees.iter_mut().flat_map(|tree| &mut tree.nodes) {
+            if let Node::Leaf { values } = node {
+                change(values);
+            }
+        }
+    }
+
     /// Whether the logits are a probability for each of K labels: not below zero, and one in all, whatever leaf each
     /// tree reaches.
     pub(super) fn gives_probabilities(&self) -> bool {
-        let leaves = |tree: &Tree| {
-            tree.nodes
-                .iter()
-                .filter_map(|node| match node {
-                    Node::Leaf { values } => Some(values.clone()),
-                    Node::Branch { .. } => None,
-                })
-                .collect::<Vec<_>>()
-        };
         let (mut least, mut low, mut high) = (self.base.clone(), 0.0, 0.0);
-        for leaves in self.trees.iter().map(leaves) {
-            let sums = || leaves.iter().map(|values| values.iter().sum::<f64>());
+        for tree in &self.trees {
+            let sums = || tree.leaves().map(|values| values.iter().sum::<f64>());
             low += sums().fold(f64::INFINITY, f64::min);
             high += sums().fold(f64::NEG_INFINITY, f64::max);
             for (logit, least) in least.iter_mut().enumerate() {
-                *least += leaves.iter().map(|values| values[logit]).fold(f64::INFINITY, f64::min);
+                *least += tree.leaves().map(|values| values[logit]).fold(f64::INFINITY, f64::min);
             }
         }
         let base: f64 = self.base.iter().sum();
@@ -268,11 +312,8 @@ impl TreeModel {
 
     /// Whether two logits are always of opposite sign.
     pub(super) fn is_opposite(&self) -> bool {
-        let leaf = |node: &Node| match node {
-            Node::Leaf { values } => values[0] == -values[1],
-            Node::Branch { .. } => true,
-        };
-        self.base[0] == -self.base[1] && self.trees.iter().flat_map(|tree| &tree.nodes).all(leaf)
+        let mut all = self.trees.iter().flat_map(Tree::leaves).chain([&self.base[..]]);
+        all.all(|values| values[0] == -values[1])
     }
 }
 
@@ -284,6 +325,15 @@ fn mixed() -> ImportError {
         "its trees decide by mixtures of columns, as a decomposition gives them",
         "export without the decomposition, or train the trees on the columns themselves",
     )
+}
+
+impl Tree {
+    fn leaves(&self) -> impl Iterator<Item = &[f64]> {
+        self.nodes.iter().filter_map(|node| match node {
+            Node::Leaf { values } => Some(&values[..]),
+            Node::Branch { .. } => None,
+        })
+    }
 }
 
 impl Node {
@@ -417,13 +467,327 @@ impl NetworkModel {
         let mut work = MAX_WORK;
         for &step in steps {
             let Operation::Activate { of, .. } = *chain.operation(step) else { continue };
+            let needed = chain.needed(of);
             for unit in 0..chain.width(of) {
-                let Slope { constant, columns, .. } = Slope::of(chain, of, unit, &mut work)?;
+                let Slope { constant, columns, .. } = Slope::of(chain, of, unit, &needed, &mut work)?;
                 bias.push(constant);
                 hidden.push(columns);
             }
         }
         let output = slopes.into_iter().map(|slopes| slopes.concat()).collect();
         Ok(Self { activation, hidden, bias, output, output_bias: constants })
+    }
+
+    fn logits(&self, row: &[f64]) -> Vec<f64> {
+        let dot = |weights: &[f64], x: &[f64]| weights.iter().zip(x).map(|(w, x)| w * x).sum::<f64>();
+        let unit = |(weights, bias): (&Vec<f64>, &f64)| self.activation.apply(bias + dot(weights, row));
+        let units: Vec<_> = self.hidden.iter().zip(&self.bias).map(unit).collect();
+        self.output.iter().zip(&self.output_bias).map(|(weights, bias)| bias + dot(weights, &units)).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rten_onnx::onnx::DataType;
+
+    use super::*;
+    use crate::description::Link;
+    use crate::import::clear;
+    use crate::import::model::Model;
+    use crate::import::sample::{Sample, TreeNode, numbers, stump};
+
+    fn read(sample: Sample) -> Model {
+        sample.read(&["y"]).unwrap()
+    }
+
+    fn reason(sample: Sample) -> String {
+        match sample.read(&["y"]).unwrap_err() {
+            ImportError::Graph { reason, remedy } if !remedy.is_empty() => reason,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn trees(model: &Model) -> &TreeModel {
+        match &model.source {
+            Source::Trees(trees) => trees,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// Rows all over ±4, and the neighbours of every cut.
+    fn rows(model: &Model) -> Vec<Vec<f64>> {
+        let mut number = numbers();
+        let mut rows: Vec<Vec<f64>> =
+            (0..500).map(|_| (0..model.features()).map(|_| 4.0 * number()).collect()).collect();
+        for node in trees(model).trees.iter().flat_map(|tree| &tree.nodes) {
+            let Node::Branch { column, cut, .. } = *node else { continue };
+            for x in [cut.next_down(), cut, cut.next_up(), f64::from(cut as f32)] {
+                let mut row = rows[0].clone();
+                row[column] = x;
+                rows.push(row);
+            }
+        }
+        rows
+    }
+
+    /// The folded trees and the graph itself agree to the last bit.
+    fn assert_same(model: &Model) {
+        for row in rows(model) {
+            assert_eq!(model.source.logits(&row), clear::logits(model, &row), "{row:?}");
+        }
+    }
+
+    /// Full trees of three columns, with all modes, and two values in each leaf.
+    fn forest(call: &str) -> impl Fn(Sample) -> Sample {
+        const MODES: [&str; 4] = ["BRANCH_LEQ", "BRANCH_LT", "BRANCH_GTE", "BRANCH_GT"];
+        move |sample| {
+            let mut number = numbers();
+            let (mut nodes, mut weights): (Vec<TreeNode<'_>>, Vec<_>) = (vec![], vec![]);
+            for (tree, place) in (0..6).flat_map(|tree| (0..15).map(move |place| (tree, place))) {
+                if place < 7 {
+                    let (mode, children) = (MODES[((tree + place) % 4) as usize], (2 * place + 1, 2 * place + 2));
+                    nodes.push(((tree, place), mode, (tree * 7 + place) % 3, number() as f32, children));
+                } else {
+                    nodes.push(((tree, place), "LEAF", 0, 0.0, (0, 0)));
+                    weights.extend([0, 1].map(|target| (tree, place, target, (number() * 8.0).round() as f32)));
+                }
+            }
+            let sample = sample.node(&format!("TreeEnsembleRegressor{call}")).with_trees(&nodes);
+            sample.with_weights("target", &weights).with_integer("n_targets", 2)
+        }
+    }
+
+    fn three(kind: DataType) -> Sample {
+        Sample::default()
+            .input("X", kind, 3)
+            .floats("m", &[3], &[0.3, -0.7, 0.1])
+            .floats("s", &[3], &[0.37, -1.9, 5.3])
+            .integers("i", &[2, 0, 1])
+    }
+
+    #[test]
+    fn scalers_in_front_move_the_cuts_and_nothing_else() {
+        for kind in [DataType::FLOAT, DataType::DOUBLE] {
+            let plain = read(forest("(X) -> y")(three(kind)));
+            assert_eq!(trees(&plain).single, kind == DataType::FLOAT);
+            assert_same(&plain);
+            for scaler in [
+                &["Sub(X, m) -> c", "Div(c, s) -> z"][..],
+                &["Mul(X, s) -> c", "Add(c, m) -> z"],
+                &["Sub(m, X) -> z"],
+                &["Neg(X) -> z"],
+                &["ArrayFeatureExtractor(X, i) -> c", "Mul(c, s) -> z"],
+                &["ArrayFeatureExtractor(X, i) -> c", "Concat(c, X) -> z"],
+            ] {
+                let scaled = scaler.iter().fold(three(kind), |sample, node| sample.node(node));
+                let scaled = if scaler[1..].iter().any(|node| node.starts_with("Concat")) {
+                    scaled.with_integer("axis", 1)
+                } else {
+                    scaled
+                };
+                let model = read(forest("(z) -> y")(scaled));
+                assert_same(&model);
+            }
+        }
+        let scaled = read(forest("(z) -> y")(three(DataType::FLOAT).scaler("(X) -> z", &[0.5, -0.25, 8.0], &[2.0; 3])));
+        assert!(!trees(&scaled).single, "the rounding is in the cuts");
+    }
+
+    /// The plain cut of a float32 graph is a float32 number; a scaler's is where its result is rounded.
+    #[test]
+    fn cuts_are_in_the_unit_of_their_column() {
+        let cut = |sample: Sample| match trees(&read(sample)).trees[0].nodes[0] {
+            Node::Branch { cut, below, above, .. } => (cut, below, above),
+            Node::Leaf { .. } => panic!(),
+        };
+        let next = f64::from(1.0_f32.next_up());
+        assert_eq!(cut(Sample::new(1).stump("(X) -> y", "BRANCH_LEQ", 1.0)), (next, 1, 2));
+        let scaled = |scale: f32| {
+            let sample = Sample::new(1).floats("s", &[1], &[scale]).node("Mul(X, s) -> z");
+            cut(sample.stump("(z) -> y", "BRANCH_LEQ", 1.0))
+        };
+        // Half way to the next float32 number rounds to the even one, which is 1.
+        let middle = 0.5 * (1.0 + next);
+        assert_eq!(scaled(2.0), (0.5 * middle.next_up(), 1, 2));
+        assert_eq!(scaled(-2.0), ((-0.5 * middle), 2, 1), "the children are swapped");
+    }
+
+    #[test]
+    fn steps_behind_change_leaves_and_base() {
+        let behind = [
+            &["Mul(t, f) -> u", "Add(u, b) -> y"][..],
+            &["Div(t, f) -> u", "Sub(b, u) -> y"],
+            &["MatMul(t, M) -> u", "Add(u, b3) -> y"],
+            &["ArrayFeatureExtractor(t, last) -> y"],
+            &["Sum(t, t) -> y"],
+        ];
+        for steps in behind {
+            let sample = three(DataType::FLOAT)
+                .floats("f", &[2], &[0.5, -4.0])
+                .floats("b", &[2], &[8.0, 0.25])
+                .floats("M", &[2, 3], &[1.0, -2.0, 0.5, 0.0, 4.0, 1.0])
+                .floats("b3", &[3], &[1.0, 2.0, 3.0])
+                .integers("last", &[1]);
+            let sample = steps.iter().fold(forest("(X) -> t")(sample), |sample, node| sample.node(node));
+            assert_same(&read(sample));
+        }
+    }
+
+    /// As a VotingRegressor or a soft VotingClassifier has them.
+    #[test]
+    fn several_forests_are_one() {
+        let sample = three(DataType::FLOAT).floats("w", &[1], &[0.5]).scaler("(X) -> z", &[0.5; 3], &[4.0; 3]);
+        let sample = forest("(z) -> b")(forest("(X) -> a")(sample)).node("Mul(a, w) -> c").node("Mul(b, w) -> d");
+        let model = read(sample.node("Sum(c, d) -> y"));
+        assert_eq!((trees(&model).trees.len(), trees(&model).single), (12, false));
+        assert_same(&model);
+    }
+
+    #[test]
+    fn probabilities_may_be_averaged() {
+        let labelled = |sample: Sample, call: &str, mode| {
+            sample
+                .node(&format!("TreeEnsembleClassifier{call}"))
+                .with_trees(&stump(0, mode, 0, 0.0))
+                .with_weights("class", &[(0, 1, 0, 0.25), (0, 2, 0, 1.0)])
+                .with_integers("classlabels_int64s", &[0, 1])
+        };
+        let sample = Sample::new(1).floats("w", &[1], &[0.5]).integers("classes", &[5, 7]);
+        let both = labelled(labelled(sample, "(X) -> la, a", "BRANCH_LEQ"), "(X) -> lb, b", "BRANCH_LT");
+        let both = both.node("Mul(a, w) -> c").node("Mul(b, w) -> d").node("Sum(c, d) -> y");
+        let both = both.node("ArgMax(y) -> at").with_integer("axis", 1);
+        let model = both.node("ArrayFeatureExtractor(classes, at) -> l").read(&["l", "y"]).unwrap();
+        assert_eq!((model.link, &model.places[..]), (Link::Probability, &[("y".into(), 1)][..]));
+        let at = |x: f64| (model.source.logits(&[x]), clear::logits(&model, &[x]));
+        assert_eq!(at(0.0), (vec![0.625], vec![0.625]));
+        assert_eq!(at(-1.0), (vec![0.25], vec![0.25]));
+    }
+
+    #[test]
+    fn trees_decide_by_columns_alone() {
+        let mixed = "its trees decide by mixtures of columns, as a decomposition gives them";
+        let sample = || Sample::new(2).floats("m", &[2, 1], &[1.0; 2]).floats("z", &[2], &[0.0, 1.0]);
+        let stump = |sample: Sample, of: &str| sample.stump(&format!("({of}) -> y"), "BRANCH_LT", 0.5);
+        assert_eq!(reason(stump(sample().node("MatMul(X, m) -> p"), "p")), mixed);
+        assert_eq!(reason(stump(sample().node("Add(X, X) -> p"), "p")), mixed);
+        let unread = sample().node("MatMul(X, m) -> p").node("Concat(X, p) -> q").with_integer("axis", 1);
+        assert!(stump(unread, "q").read(&["y"]).is_ok(), "what no tree reads is no matter");
+        let constant = stump(sample().node("Mul(X, z) -> p"), "p");
+        assert_eq!(reason(constant), "no value of column 0 passes a threshold of its trees");
+    }
+
+    #[test]
+    fn parts_of_different_kinds_are_refused() {
+        let sample = || Sample::new(1).floats("w", &[1, 1], &[2.0]).stump("(X) -> t", "BRANCH_LT", 0.5);
+        let linear = sample().node("Add(t, X) -> y");
+        let besides = "its scores depend on columns by themselves as well as through trees or a hidden layer";
+        assert_eq!(reason(linear), besides);
+        let network = sample().node("Relu(X) -> r").node("MatMul(r, w) -> n").node("Add(t, n) -> y");
+        assert_eq!(reason(network), "it adds up 2 parts of different kinds, such as trees and networks");
+        let stacked = sample().stump("(t) -> y", "BRANCH_LT", 0.0);
+        let reasons = "its trees decide by what other trees or networks give, or something decides by them";
+        assert_eq!(reason(stacked), reasons);
+        let activations = Sample::new(1).floats("w", &[1, 1], &[2.0]).node("Relu(X) -> r").node("Tanh(X) -> t");
+        let activations = activations.node("MatMul(r, w) -> a").node("MatMul(t, w) -> b").node("Add(a, b) -> y");
+        assert_eq!(reason(activations), "it adds up 2 parts of different kinds, such as trees and networks");
+        let huge = Sample::default().input("X", DataType::DOUBLE, 1).doubles("w", &[1], &[1e99]);
+        let huge = huge.stump("(X) -> t", "BRANCH_LT", 0.5).node("Mul(t, w) -> u").node("Mul(u, w) -> y");
+        assert!(reason(huge).starts_with("some of its numbers exceed"));
+    }
+
+    fn network(sample: Sample, activation: &str) -> Sample {
+        let mut number = numbers();
+        let mut floats = |count| (0..count).map(|_| number() as f32).collect::<Vec<_>>();
+        sample
+            .floats("W", &[3, 5], &floats(15))
+            .floats("b", &[1, 5], &floats(5))
+            .floats("V", &[5, 2], &floats(10))
+            .floats("c", &[2], &floats(2))
+            .node("MatMul(z, W) -> p")
+            .node("Add(p, b) -> q")
+            .node(&format!("{activation}(q) -> a"))
+            .node("MatMul(a, V) -> r")
+            .node("Add(r, c) -> o")
+    }
+
+    fn assert_near(model: &Model) {
+        let mut number = numbers();
+        for _ in 0..200 {
+            let row: Vec<_> = (0..model.features()).map(|_| 4.0 * number()).collect();
+            for (folded, clear) in model.source.logits(&row).into_iter().zip(clear::logits(model, &row)) {
+                assert!((folded - clear).abs() <= 1e-12 * clear.abs().max(1.0), "{folded} for {clear}");
+            }
+        }
+    }
+
+    #[test]
+    fn networks_have_what_is_affine_folded_in() {
+        for (name, activation) in
+            [("Relu", Activation::Relu), ("Sigmoid", Activation::Sigmoid), ("Tanh", Activation::Tanh)]
+        {
+            let scaled = three(DataType::FLOAT).scaler("(X) -> z", &[1.0, -2.0, 0.5], &[0.5, 3.0, -1.0]);
+            let model = read(network(scaled, name).floats("f", &[2], &[2.0, -3.0]).node("Mul(o, f) -> y"));
+            let Source::Network(found) = &model.source else { panic!() };
+            assert_eq!((found.activation, found.hidden.len(), found.hidden[0].len()), (activation, 5, 3));
+            assert_eq!((found.output.len(), found.output[0].len(), model.link), (2, 5, Link::Identity));
+            assert_near(&model);
+        }
+        let gemm = Sample::new(2).floats("W", &[3, 2], &[1.0, 2.0, -3.0, 4.0, 5.0, -6.0]).floats("b", &[3], &[0.5; 3]);
+        let gemm = gemm.node("Gemm(X, W, b) -> p").with_integer("transB", 1).node("Tanh(p) -> a");
+        assert_near(&read(gemm.floats("V", &[3, 1], &[1.0, -1.0, 2.0]).node("Gemm(a, V) -> y")));
+        let linear = network(three(DataType::FLOAT).node("Identity(X) -> z"), "Identity").node("Identity(o) -> y");
+        assert!(matches!(read(linear).source, Source::Linear));
+    }
+
+    #[test]
+    fn networks_side_by_side_are_one() {
+        let sample = three(DataType::FLOAT).node("Identity(X) -> z");
+        let sample = network(sample, "Tanh").node("Tanh(X) -> h").floats("U", &[3, 2], &[1.0, 2.0, 3.0, 4.0, 5.0, 6.0]);
+        let model = read(sample.node("MatMul(h, U) -> u").node("Add(o, u) -> y"));
+        let Source::Network(NetworkModel { hidden, .. }) = &model.source else { panic!() };
+        assert_eq!(hidden.len(), 8);
+        assert_near(&model);
+    }
+
+    /// As MLPClassifier has them: probabilities, and the largest of these.
+    #[test]
+    fn networks_classify() {
+        let softmax = network(three(DataType::DOUBLE).node("Identity(X) -> z"), "Relu").node("Softmax(o) -> y");
+        let model = softmax.node("ArgMax(y) -> at").with_integer("axis", 1).read(&["at", "y"]).unwrap();
+        assert_eq!((model.link, model.places.len()), (Link::Softmax, 2));
+        assert_near(&model);
+        let single = network(three(DataType::FLOAT).node("Identity(X) -> z"), "Relu")
+            .floats("one", &[], &[1.0])
+            .integers("last", &[1])
+            .node("ArrayFeatureExtractor(o, last) -> t")
+            .node("Sigmoid(t) -> yes")
+            .node("Sub(one, yes) -> no")
+            .node("Concat(no, yes) -> y")
+            .with_integer("axis", 1)
+            .node("ArgMax(y) -> at")
+            .with_integer("axis", 1);
+        let model = single.read(&["at", "y"]).unwrap();
+        assert_eq!((model.link, model.places.len()), (Link::Sigmoid, 1));
+        assert_near(&model);
+    }
+
+    #[test]
+    fn networks_have_one_hidden_layer() {
+        let deep = network(three(DataType::FLOAT).node("Identity(X) -> z"), "Relu");
+        let deep = deep.floats("U", &[2, 2], &[1.0; 4]).node("Sigmoid(o) -> d").node("MatMul(d, U) -> y");
+        assert_eq!(reason(deep), "it has 2 hidden layers, where one is supported");
+        let skipped = network(three(DataType::FLOAT).node("Identity(X) -> z"), "Relu").floats("U", &[3, 2], &[1.0; 6]);
+        let skipped = skipped.node("MatMul(X, U) -> u").node("Add(o, u) -> y");
+        assert!(reason(skipped).starts_with("its scores depend on columns by themselves"));
+        let (op, reason) = Sample::new(1).node("Relu(X) -> y").refusal(&["y"]);
+        assert_eq!((&op[..], &reason[..]), ("Relu", "no supported model has the output Relu(S) with these labels"));
+    }
+
+    #[test]
+    fn the_least_number_that_passes_is_found() {
+        for cut in [0.0, -0.0, 1.0, -1.0, f64::from_bits(1), -f64::from_bits(1), 1e300, -1e300, f64::MAX, -f64::MAX] {
+            assert_eq!(first_that(|x| x >= cut), Some(cut + 0.0), "{cut:e}");
+        }
+        assert_eq!(first_that(|_| false), None);
     }
 }

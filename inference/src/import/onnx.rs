@@ -24,6 +24,8 @@ pub(super) struct Graph {
 pub(super) struct Input {
     pub(super) name: String,
     pub(super) columns: usize,
+    /// Whether its numbers are float64.
+    pub(super) is_double: bool,
 }
 
 impl Graph {
@@ -92,16 +94,9 @@ const MAX_LEN: usize = 64 << 20;
 
 /// What is in the way of a whole graph, not of one node.
 pub(super) fn graph_refused(reason: impl Into<String>) -> ImportError {
-    graph_refused_for(
-        reason,
-        "export a linear model, trees or a network of one hidden layer with skl2onnx or onnxmltools, from a FloatTensorType \
-         or DoubleTensorType",
-    )
-}
-
-/// The same, with what helps here.
-pub(super) fn graph_refused_for(reason: impl Into<String>, remedy: impl Into<String>) -> ImportError {
-    ImportError::Graph { reason: reason.into(), remedy: remedy.into() }
+    let remedy = "export a linear model, trees or a network of one hidden layer with skl2onnx, from a FloatTensorType or \
+                  DoubleTensorType";
+    refusal::graph_refused_for(reason, remedy)
 }
 
 fn name(name: &Option<String>) -> &str {
@@ -119,10 +114,11 @@ fn read_input(
         remedy: "export with initial_types=[(\"X\", FloatTensorType([None, features]))], or DoubleTensorType".into(),
     };
     let tensor = input.r#type.as_ref().and_then(|kind| kind.tensor_type.as_ref());
-    match tensor.and_then(|tensor| tensor.elem_type) {
-        Some(DataType::FLOAT | DataType::DOUBLE) => {}
+    let is_double = match tensor.and_then(|tensor| tensor.elem_type) {
+        Some(DataType::FLOAT) => false,
+        Some(DataType::DOUBLE) => true,
         other => return Err(refuse(format!("is of type {}, not FLOAT or DOUBLE", other.unwrap_or(DataType(0))))),
-    }
+    };
     let shape = tensor.and_then(|tensor| tensor.shape.as_ref());
     if let Some(shape) = shape
         && shape.dim.len() != 2
@@ -132,7 +128,7 @@ fn read_input(
     let stated = shape.and_then(|shape| shape.dim[1].dim_value).and_then(|columns| usize::try_from(columns).ok());
     let reader = || nodes.iter().find_map(|node| columns_read(node, &name, constants));
     match stated.filter(|&columns| columns > 0).or_else(reader) {
-        Some(columns) => Ok(Input { name, columns }),
+        Some(columns) => Ok(Input { name, columns, is_double }),
         None => Err(refuse("states no number of columns".into())),
     }
 }
@@ -154,6 +150,8 @@ fn columns_read(node: &NodeProto, name: &str, constants: &HashMap<String, Rc<Ten
             floats("coefficients").checked_div(usize::try_from(targets).ok()?)?
         }
         "MatMul" => *constant()?.dims.first()?,
+        "Gemm" if attribute("transB").and_then(|flag| flag.i) == Some(1) => *constant()?.dims.last()?,
+        "Gemm" => *constant()?.dims.first()?,
         "Sub" | "Mul" | "Add" | "Div" => *constant()?.dims.last()?,
         _ => 0,
     };
@@ -169,12 +167,23 @@ pub(super) fn attributes<'a, const N: usize>(
     node: &'a NodeProto,
     names: [&str; N],
 ) -> Result<[Option<&'a AttributeProto>; N], ImportError> {
-    let name = |attribute: &'a AttributeProto| attribute.name.as_deref().unwrap_or_default();
-    let mut seen = HashSet::new();
-    match node.attribute.iter().find(|attribute| !names.contains(&name(attribute)) || !seen.insert(name(attribute))) {
-        Some(attribute) => Err(refused(node, format!("unexpected or repeated attribute {:?}", name(attribute)))),
-        None => Ok(names.map(|wanted| node.attribute.iter().find(|attribute| name(attribute) == wanted))),
+    let named = named(node, &names)?;
+    Ok(names.map(|name| named.get(name).copied()))
+}
+
+/// The same, by their names.
+pub(super) fn named<'a>(
+    node: &'a NodeProto,
+    names: &[&str],
+) -> Result<HashMap<&'a str, &'a AttributeProto>, ImportError> {
+    let mut found = HashMap::new();
+    for attribute in &node.attribute {
+        let name = name(&attribute.name);
+        if !names.contains(&name) || found.insert(name, attribute).is_some() {
+            return Err(refused(node, format!("unexpected or repeated attribute {name:?}")));
+        }
     }
+    Ok(found)
 }
 
 /// The finite numbers of an attribute, of which there are `expected`.

@@ -227,6 +227,21 @@ mod tests {
         assert_eq!(first(magnitude), Ok((-9.6, 9.6)), "up to 8 in magnitude");
     }
 
+    /// What comes after a scaler does not change where its data lay.
+    #[test]
+    fn scalers_before_trees_and_networks_say_so_too() {
+        let declared =
+            |sample: Sample| declared(&sample.file(&["y"]), |_| {}).map(|features| (features[0].low, features[0].high));
+        let scaled = || Sample::new(2).scaler("(X) -> z", &[1.0; 2], &[2.0; 2]).floats("w", &[2, 2], &[1.0; 4]);
+        assert_eq!(declared(scaled().stump("(z) -> y", "BRANCH_LT", 0.5)), Ok((-3.0, 5.0)));
+        let network = |sample: Sample| sample.node("MatMul(z, w) -> p").node("Relu(p) -> r").node("MatMul(r, w) -> y");
+        assert_eq!(declared(network(scaled())), Ok((-3.0, 5.0)));
+        let nothing = Err(ImportError::NoRanges { column: 1, name: "x0".into() });
+        assert_eq!(declared(Sample::new(2).stump("(X) -> y", "BRANCH_LT", 0.5)), nothing);
+        let plain = Sample::new(2).floats("w", &[2, 2], &[1.0; 4]).node("Identity(X) -> z");
+        assert_eq!(declared(network(plain)), nothing);
+    }
+
     #[test]
     fn what_scales_nothing_says_nothing() {
         let nothing = Err(ImportError::NoRanges { column: 1, name: "x0".into() });

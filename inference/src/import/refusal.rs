@@ -43,6 +43,7 @@ const OPERATORS: [&str; 29] = [
     "Reciprocal",
     "ReduceSum",
     "ReduceSumSquare",
+    "Relu",
     "Reshape",
     "Sigmoid",
     "Slice",
@@ -50,7 +51,6 @@ const OPERATORS: [&str; 29] = [
     "Sqrt",
     "Sub",
     "Sum",
-    "Relu",
     "Tanh",
 ];
 
@@ -63,7 +63,7 @@ struct Sign {
 }
 
 /// The most telling first: some operators are in several kinds of models.
-const SIGNS: [Sign; 13] = [
+const SIGNS: [Sign; 14] = [
     Sign {
         operators: &["SVMClassifier", "SVMRegressor"],
         model: "a support vector machine with a kernel",
@@ -72,17 +72,27 @@ const SIGNS: [Sign; 13] = [
     Sign {
         operators: &["Scan", "CDist", "TopK", "Loop"],
         model: "distances to the training data, as nearest neighbours and kernels take them",
-        remedy: "train a linear model such as LogisticRegression or Ridge",
+        remedy: "train a linear model, a forest or a small network",
     },
     Sign {
         operators: &["ReduceLogSumExp"],
         model: "naive Bayes or a mixture",
-        remedy: "train LogisticRegression or LinearDiscriminantAnalysis, whose boundaries are linear",
+        remedy: "train LogisticRegression or LinearDiscriminantAnalysis, whose boundaries are linear, or a forest",
     },
     Sign {
-        operators: &["Elu", "LeakyRelu", "Selu", "Softplus", "Conv", "LSTM", "GRU"],
-        model: "a neural network of another kind than those that are supported",
-        remedy: "train one hidden layer with activation=\"relu\", \"tanh\", \"logistic\" or \"identity\", such as MLPClassifier",
+        operators: &["Elu", "Gelu", "HardSigmoid", "LeakyRelu", "PRelu", "Selu", "Softplus", "Softsign"],
+        model: "a neural network with another activation",
+        remedy: "train with the activation relu, tanh or logistic, or with none",
+    },
+    Sign {
+        operators: &["IsNaN", "GreaterOrEqual", "LessOrEqual"],
+        model: "QuantileTransformer or an imputer of texts, which decide by value",
+        remedy: "use a StandardScaler or RobustScaler in its place",
+    },
+    Sign {
+        operators: &["Equal"],
+        model: "AdaBoost, which compares votes, or another step that decides by value",
+        remedy: "boost with GradientBoosting in place of AdaBoost; decide by value before training",
     },
     Sign {
         operators: &["ReduceProd", "ConstantOfShape"],
@@ -100,11 +110,6 @@ const SIGNS: [Sign; 13] = [
         remedy: "vectorise the text before training, and give each term as a column of its own",
     },
     Sign {
-        operators: &["IsNaN", "Where", "GreaterOrEqual", "LessOrEqual"],
-        model: "QuantileTransformer or an imputer of texts, which decide by value",
-        remedy: "use a StandardScaler or RobustScaler in its place",
-    },
-    Sign {
         operators: &["Pow", "Log"],
         model: "PowerTransformer or a logarithm of features",
         remedy: "transform the columns before training, or use a StandardScaler in its place",
@@ -120,7 +125,7 @@ const SIGNS: [Sign; 13] = [
         remedy: "train one classifier for each label, and import each",
     },
     Sign {
-        operators: &["Less", "Greater", "Equal"],
+        operators: &["Less", "Greater", "Where"],
         model: "KBinsDiscretizer or another step that decides by value",
         remedy: "sort the columns into bins before training, and give those as columns",
     },
@@ -132,7 +137,7 @@ const SIGNS: [Sign; 13] = [
     },
 ];
 
-/// Refuses graphs with operators that no linear model has, by the one that tells most about the model.
+/// Refuses graphs with operators that no supported model has, by the one that tells most about the model.
 pub(super) fn check_operators(nodes: &[NodeProto]) -> Result<(), ImportError> {
     for Sign { operators, model, remedy } in &SIGNS {
         if let Some(node) = nodes.iter().find(|node| operators.contains(&op(node))) {
@@ -140,7 +145,7 @@ pub(super) fn check_operators(nodes: &[NodeProto]) -> Result<(), ImportError> {
         }
     }
     match nodes.iter().find(|node| !is_known(node)) {
-        Some(node) => Err(refused(node, "no model that is supported has this operator")),
+        Some(node) => Err(refused(node, "no supported model has this operator")),
         None => Ok(()),
     }
 }
@@ -158,7 +163,7 @@ pub(super) fn refused(node: &NodeProto, reason: impl Into<String>) -> ImportErro
     let remedy = match op(node) {
         "Scaler" | "Sub" | "Mul" | "Add" | "Div" | "MatMul" | "Gemm" | "Neg" | "Sum" => {
             "keep to scalers and decompositions that add to columns, multiply them by constants or mix them, before one \
-             linear model"
+             linear model, forest or network of one hidden layer"
         }
         "Imputer" => "use SimpleImputer for missing values as the first step, with one value for each column",
         "Normalizer" | "LpNormalization" | "Abs" | "ReduceSumSquare" | "Sqrt" => {
@@ -167,14 +172,26 @@ pub(super) fn refused(node: &NodeProto, reason: impl Into<String>) -> ImportErro
         "Slice" | "Gather" | "ArrayFeatureExtractor" | "Concat" | "FeatureVectorizer" | "Reshape" | "Flatten" => {
             "select columns by constant numbers, once for all rows"
         }
-        "LinearClassifier" | "LinearRegressor" => "export the model again with skl2onnx, unchanged",
+        "LinearClassifier"
+        | "LinearRegressor"
+        | "TreeEnsemble"
+        | "TreeEnsembleClassifier"
+        | "TreeEnsembleRegressor" => "export the model again with skl2onnx or onnxmltools, unchanged",
+        "Relu" | "Tanh" => "export a network of one hidden layer, whose outputs are its scores or probabilities",
         "ZipMap" => "export with the option zipmap=False",
         "Softmax" | "Sigmoid" | "Exp" | "Reciprocal" | "Not" | "ArgMax" | "ReduceSum" => {
             "export the classifier with the option raw_scores=True, so that the scores are its output"
         }
-        _ => "export a linear scikit-learn model, with scalers or decompositions before it, with skl2onnx",
+        _ => {
+            "export a linear model, trees or a network of one hidden layer, after scalers or decompositions, with skl2onnx"
+        }
     };
     refused_for(node, reason, remedy)
+}
+
+/// Refuses a graph as a whole, with what helps.
+pub(super) fn graph_refused_for(reason: impl Into<String>, remedy: impl Into<String>) -> ImportError {
+    ImportError::Graph { reason: reason.into(), remedy: remedy.into() }
 }
 
 /// Refuses a node, with another remedy than its operator's.
@@ -205,15 +222,14 @@ mod tests {
             ("Log", "it comes from PowerTransformer or a logarithm of features")
         );
         assert_eq!(refusal(&["Pow(X, X) -> a", "ReduceLogSumExp(a) -> y"]).0, "ReduceLogSumExp");
-        assert_eq!(refusal(&["Clip(X) -> a", "Elu(a) -> y"]).0, "Elu");
-        assert_eq!(refusal(&["Mystery(X) -> y"]).1, "no model that is supported has this operator");
+        assert_eq!(refusal(&["Clip(X) -> a", "Selu(a) -> y"]).0, "Selu");
+        assert_eq!(refusal(&["ConstantOfShape(X) -> a", "Equal(a, a) -> y"]).0, "Equal");
+        assert_eq!(refusal(&["Mystery(X) -> y"]).1, "no supported model has this operator");
     }
 
     #[test]
     fn operators_are_known_by_their_domain() {
-        for (op, domain) in
-            [("Scaler", "com.example"), ("ZipMap", ""), ("Add", "ai.onnx.ml"), ("TreeEnsembleClassifier", "")]
-        {
+        for (op, domain) in [("Scaler", "com.example"), ("ZipMap", ""), ("Add", "ai.onnx.ml"), ("TreeEnsemble", "")] {
             let bytes = changed(|graph| {
                 let scaler = node(graph, "Scaler");
                 (scaler.op_type, scaler.domain) = (Some(op.into()), Some(domain.into()));

@@ -51,6 +51,24 @@ pub(super) fn bypass(graph: &mut GraphProto, wanted: &str) {
     }
 }
 
+/// A node of a tree: its tree and number, mode, feature, threshold, and where yes and no lead.
+pub(super) type TreeNode<'a> = ((i64, i64), &'a str, i64, f32, (i64, i64));
+
+/// A tree of one decision, with the leaves 1 and 2.
+pub(super) fn stump(tree: i64, mode: &str, feature: i64, threshold: f32) -> [TreeNode<'_>; 3] {
+    let leaf = |number| ((tree, number), "LEAF", 0, 0.0, (0, 0));
+    [((tree, 0), mode, feature, threshold, (1, 2)), leaf(1), leaf(2)]
+}
+
+/// Numbers between −1 and 1, the same in every run.
+pub(super) fn numbers() -> impl FnMut() -> f64 {
+    let mut state = 1_u64;
+    move || {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (state >> 11) as f64 / (1_u64 << 52) as f64 - 1.0
+    }
+}
+
 /// A graph made by hand, line by line.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Sample(GraphProto);
@@ -113,6 +131,12 @@ impl Sample {
         self
     }
 
+    /// The last node without an attribute.
+    pub(super) fn without(mut self, name: &str) -> Self {
+        self.0.node.last_mut().unwrap().attribute.retain(|attribute| attribute.name.as_deref() != Some(name));
+        self
+    }
+
     pub(super) fn with_floats(self, name: &str, floats: &[f32]) -> Self {
         self.with(name, AttributeProto { floats: floats.to_vec(), ..Default::default() })
     }
@@ -127,6 +151,54 @@ impl Sample {
 
     pub(super) fn with_integers(self, name: &str, integers: &[i64]) -> Self {
         self.with(name, AttributeProto { ints: integers.to_vec(), ..Default::default() })
+    }
+
+    pub(super) fn with_texts(self, name: &str, texts: &[&str]) -> Self {
+        let strings = texts.iter().map(|&text| text.into()).collect();
+        self.with(name, AttributeProto { strings, ..Default::default() })
+    }
+
+    pub(super) fn with_tensor(self, name: &str, kind: DataType, tensor: TensorProto) -> Self {
+        let TensorProto { float_data, double_data, int32_data, .. } = &tensor;
+        let len = float_data.len() + double_data.len() + int32_data.len();
+        let tensor = TensorProto { data_type: Some(kind), dims: vec![len as i64], ..tensor };
+        self.with(name, AttributeProto { t: Some(tensor), ..Default::default() })
+    }
+
+    pub(super) fn with_doubles(self, name: &str, values: &[f64]) -> Self {
+        let tensor = TensorProto { double_data: values.to_vec(), ..Default::default() };
+        self.with_tensor(name, DataType::DOUBLE, tensor)
+    }
+
+    /// The nodes of trees, of the last node of the graph.
+    pub(super) fn with_trees(self, nodes: &[TreeNode]) -> Self {
+        let list = |of: fn(&TreeNode) -> i64| nodes.iter().map(of).collect::<Vec<_>>();
+        let values: Vec<_> = nodes.iter().map(|node| node.3).collect();
+        let modes: Vec<_> = nodes.iter().map(|node| node.1).collect();
+        self.with_integers("nodes_treeids", &list(|node| node.0.0))
+            .with_integers("nodes_nodeids", &list(|node| node.0.1))
+            .with_texts("nodes_modes", &modes)
+            .with_integers("nodes_featureids", &list(|node| node.2))
+            .with_floats("nodes_values", &values)
+            .with_integers("nodes_truenodeids", &list(|node| node.4.0))
+            .with_integers("nodes_falsenodeids", &list(|node| node.4.1))
+    }
+
+    /// What leaves add, each with its tree, its node and the number of a class or target.
+    pub(super) fn with_weights(self, of: &str, weights: &[(i64, i64, i64, f32)]) -> Self {
+        let list = |of: fn(&(i64, i64, i64, f32)) -> i64| weights.iter().map(of).collect::<Vec<_>>();
+        let values: Vec<_> = weights.iter().map(|weight| weight.3).collect();
+        self.with_integers(&format!("{of}_treeids"), &list(|weight| weight.0))
+            .with_integers(&format!("{of}_nodeids"), &list(|weight| weight.1))
+            .with_integers(&format!("{of}_ids"), &list(|weight| weight.2))
+            .with_floats(&format!("{of}_weights"), &values)
+    }
+
+    /// A regressor of one decision about column 0: −1 for yes, 1 for no.
+    pub(super) fn stump(self, call: &str, mode: &str, threshold: f32) -> Self {
+        self.node(&format!("TreeEnsembleRegressor{call}"))
+            .with_trees(&stump(0, mode, 0, threshold))
+            .with_weights("target", &[(0, 1, 0, -1.0), (0, 2, 0, 1.0)])
     }
 
     /// (x − offset)·scale.
@@ -166,6 +238,7 @@ impl Sample {
 }
 
 fn domain(op: &str) -> &'static str {
-    let own = ["Scaler", "Linear", "ZipMap", "Normalizer", "Imputer", "ArrayFeature", "FeatureVectorizer"];
+    let own =
+        ["Scaler", "Linear", "ZipMap", "Normalizer", "Imputer", "ArrayFeature", "FeatureVectorizer", "TreeEnsemble"];
     if own.iter().any(|start| op.starts_with(start)) { "ai.onnx.ml" } else { "" }
 }

@@ -130,6 +130,8 @@ impl Reader {
         };
         let flat = match (&shape[..], width) {
             (&[-1], 1) => true,
+            // So the several values of a network's row come, one below the other.
+            (&[-1, 1], 2..) if matches!(value, Value::Vector { .. }) => true,
             (&[-1, columns], width) if columns == width as i64 => false,
             _ => return Err(refused(node, format!("it makes {shape:?} of {width} columns"))),
         };
@@ -142,7 +144,7 @@ impl Reader {
     /// Other types of the same numbers or labels.
     pub(super) fn cast(&mut self, node: &NodeProto) -> Result<Value> {
         let [to] = attributes(node, ["to"])?;
-        let to = DataType(to.and_then(|to| to.i).and_then(|to| i32::try_from(to).ok()).unwrap_or(0));
+        let to = cast_type(to);
         let is_float = matches!(to, DataType::FLOAT | DataType::DOUBLE);
         match self.input(node, 0)? {
             value @ (Value::Vector { .. } | Value::Formula { .. }) if is_float => Ok(value),
@@ -229,6 +231,11 @@ impl Reader {
     }
 }
 
+/// The type that a cast makes.
+pub(super) fn cast_type(to: Option<&AttributeProto>) -> DataType {
+    DataType(to.and_then(|to| to.i).and_then(|to| i32::try_from(to).ok()).unwrap_or(0))
+}
+
 /// Whether an axis is that of columns, the last of two.
 fn is_columns(axis: Option<&AttributeProto>) -> bool {
     matches!(axis.and_then(|axis| axis.i), Some(1 | -1))
@@ -264,6 +271,8 @@ fn cast_labels(labels: &Rc<Vec<Label>>, to: DataType) -> Option<Rc<Vec<Label>>> 
 
 #[cfg(test)]
 mod tests {
+    use crate::description::{Label, Link};
+    use crate::import::clear;
     use crate::import::sample::Sample;
 
     /// X of three columns and p, the probabilities of three labels.
@@ -319,6 +328,11 @@ mod tests {
     #[test]
     fn shapes_keep_rows_and_columns() {
         assert_eq!(reason(sample().node("Reshape(X, rows) -> y")), "it makes [3, -1] of 3 columns");
+        let below = || sample().integers("below", &[-1, 1]).node("Reshape(X, below) -> z");
+        let values = below().node("Mul(z, half) -> y").read(&["y"]).unwrap();
+        assert_eq!(clear::logits(&values, &[2.0, 4.0, 6.0]), [1.0, 2.0, 3.0]);
+        let row = below().floats("row", &[3], &[1.0; 3]).node("Mul(z, row) -> y");
+        assert_eq!(reason(row), "what it reads is neither linear in the features nor a function of scores");
         assert_eq!(reason(sample().node("Reshape(half, i1) -> y")), "it changes the shape of a constant");
         assert_eq!(reason(sample().node("Flatten(X) -> y").with_integer("axis", 0)), "it makes [] of 3 columns");
     }
@@ -330,7 +344,14 @@ mod tests {
             sample.node("ArrayFeatureExtractor(classes, at) -> l")
         };
         assert_eq!(labelled(&[5, 6]).refusal(&["l", "p"]).1, "its constants are not the labels of 3 scores");
-        assert!(labelled(&[5, 6, 7]).read(&["l", "p"]).is_ok(), "the largest share is that of the largest score");
+        assert_eq!(
+            labelled(&[5, 6, 7]).node("Exp(p) -> e").refusal(&["l", "e"]).1,
+            "no supported model has the output Exp(Softmax(S)) with these labels"
+        );
+        let model = labelled(&[5, 6, 7]).read(&["l", "p"]).unwrap();
+        assert_eq!((model.labels, model.link), ([5, 6, 7].map(Label::Integer).into(), Link::Softmax));
+        let places = sample().node("ArgMax(p) -> at").with_integer("axis", 1).read(&["at", "p"]).unwrap();
+        assert_eq!(places.labels, [0, 1, 2].map(Label::Integer), "labels that are their places");
         let last = sample().node("ArgMax(p) -> y").with_integer("axis", 1).with_integer("select_last_index", 1);
         assert_eq!(reason(last), "it is not the first largest of each row");
         assert_eq!(reason(sample().node("ArgMax(p) -> y")), "it is not the first largest of each row");

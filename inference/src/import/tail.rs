@@ -17,23 +17,29 @@
 //! | SGDClassifier(loss="log_loss"), K > 2 | σ(S) over its sum, 1/K if that is zero | the same | one-vs-rest |
 //! | OneVsRestClassifier, K = 2 | L1(1 − σ(S), σ(S)) | 1 − σ(S), σ(S) | sigmoid |
 //! | OneVsRestClassifier, K > 2 | L1(Each(σ(S))) | Each(σ(S)) | one-vs-rest |
-//! | DecisionTreeClassifier and forests, K = 2 | 1 − S, S | the same | probability |
-//! | DecisionTreeClassifier and forests, K > 2: S is made of shares | S | S | probability |
-//! | MLPClassifier, K > 2 | Softmax(S) | the same | softmax |
-//! | MLPClassifier, K = 2, and boosted trees | as SGDClassifier(loss="log_loss") or LogisticRegression | | |
-//! | linear regressions, trees, PLSRegression, VotingRegressor of them | S | none | identity |
+//! | linear regressions, PLSRegression, VotingRegressor of them | S | none | identity |
+//! | decision trees, forests, averages of them | S, L1(S) | S | probability |
+//! | boosted trees, K > 2 | Softmax(S) | S, Softmax(S) | softmax |
+//! | boosted trees, K = 2 | σ(S) | S | sigmoid |
+//! | MLPClassifier, K > 2 | Softmax(S) | Softmax(S) | softmax |
+//! | MLPClassifier, K = 2 | 1 − σ(S), σ(S) | the same | sigmoid |
+//! | trees and networks that regress | S | none | identity |
 //! | PoissonRegressor, GammaRegressor, TweedieRegressor with a logarithm | Exp(S) | none | exp |
 //!
 //! The scores may come as one array, through a ZipMap, or as one output per label (zipmap=False, True, "columns").
 //!
+//! Probabilities are scores of trees whose leaves are above zero and sum up to one.
+//!
 //! The softmax of two scores −d and d is the logistic function of 2d. That is how skl2onnx writes
 //! LinearDiscriminantAnalysis, whose probability is the logistic function of d; the link says what scikit-learn does.
 //! LogisticRegression(multi_class="multinomial") of two labels, which scikit-learn no longer has, was written alike and
-//! did mean 2d: its labels and logits are right here, its probabilities are not.
+//! did mean 2d: its labels and logits are right here, its probabilities are not. The softmax of two scores of trees or a
+//! network is what it says, whatever their signs.
 
 use std::rc::Rc;
 
 use super::chain::{Chain, Id, TooLarge};
+use super::nonlinear::gives_probabilities;
 use crate::description::{Label, Link};
 
 /// What a graph makes of scores.
@@ -171,6 +177,10 @@ struct Tail {
 enum Logits {
     /// The scores of more than two labels.
     Several,
+    /// Probabilities from trees: of two labels, the second's.
+    Probabilities,
+    /// Both scores of two labels, from trees or a network.
+    Pair,
     /// The one that two scores of opposite sign come down to.
     Positive,
     /// The only score of two labels.
@@ -204,19 +214,21 @@ const fn regression(outputs: &'static str, link: Link) -> Tail {
 }
 
 /// The list above; the scores of two labels without probabilities are in [`plain_scores`].
-const TAILS: [Tail; 25] = [
+const TAILS: [Tail; 27] = [
+    tail("S", "S", "", Logits::Probabilities, Link::Probability),
+    tail("L1(S)", "S", "", Logits::Probabilities, Link::Probability),
+    tail("Softmax(S)", "S", "", Logits::Pair, Link::Softmax),
+    tail("Softmax(S)", "Softmax(S)", "", Logits::Pair, Link::Softmax),
+    tail("Softmax(S)", "Softmax(S)", "", Logits::Several, Link::Softmax),
     tail("S", "S", "", Logits::Several, Link::Identity),
     tail("L1(S)", "S", "", Logits::Several, Link::Identity),
     tail("Softmax(S)", "S", "", Logits::Several, Link::Softmax),
     tail("L1(Softmax(S))", "S", "", Logits::Several, Link::Softmax),
-    tail("Softmax(S)", "Softmax(S)", "", Logits::Several, Link::Softmax),
-    tail("L1(Softmax(S))", "Softmax(S)", "", Logits::Several, Link::Softmax),
     tail("Softmax(S)", "S", "", Logits::Positive, Link::Sigmoid),
     tail("L1(Softmax(S))", "S", "", Logits::Positive, Link::Sigmoid),
     tail("P", "S", SIGMOID, Logits::Positive, Link::Sigmoid),
     tail("L1(P)", "S", SIGMOID, Logits::Positive, Link::Sigmoid),
     tail("L1(P)", "S", SIGMOID, Logits::Several, Link::OneVsRest),
-    tail(TWO, TWO, "S", Logits::Single, Link::Probability),
     tail(TWO, TWO, SIGMOID, Logits::Single, Link::Sigmoid),
     tail(TWO, TWO, NEGATED, Logits::Negated, Link::Sigmoid),
     tail(SHARES, SHARES, NEGATED, Logits::NegatedSeveral, Link::OneVsRest),
@@ -264,13 +276,16 @@ pub(super) fn classifier(
 ) -> Result<Matched, Mismatch> {
     let outputs = outputs.write().ok_or(Mismatch::Unlisted)?;
     let label = label.write().ok_or(Mismatch::Unlisted)?;
+    let mut mismatch = Mismatch::Unlisted;
     if (&outputs.text[..], &label.text[..], labels.len()) == ("S", "S", 2) {
-        return plain_scores(chain, outputs.scores[0], label.scores[0]);
+        match plain_scores(chain, outputs.scores[0], label.scores[0]) {
+            Err(Mismatch::NotOpposite) if outputs.scores == label.scores => mismatch = Mismatch::NotOpposite,
+            found => return found,
+        }
     }
     if outputs.scores != label.scores {
         return Err(Mismatch::Unlisted);
     }
-    let mut mismatch = Mismatch::Unlisted;
     for tail in TAILS.iter().filter(|tail| tail.reads(&outputs.text, Some(&label.text), labels.len())) {
         match tail.logits.find(chain, &outputs.scores, labels.len()) {
             Ok(logits) => return Ok(Matched { logits, link: tail.link }),
@@ -317,6 +332,15 @@ impl Logits {
             (Self::Positive, &[scores], 2) if chain.width(scores) == 2 => {
                 chain.positive(scores)?.ok_or(Mismatch::NotOpposite)
             }
+            (Self::Probabilities, &[scores], _)
+                if chain.width(scores) == labels && gives_probabilities(chain, scores) =>
+            {
+                match labels {
+                    2 => Ok(chain.select(scores, vec![1])?),
+                    _ => Ok(scores),
+                }
+            }
+            (Self::Pair, &[scores], 2) if chain.width(scores) == 2 && !chain.is_affine(scores) => Ok(scores),
             (Self::Several, &[scores], 3..) if chain.width(scores) == labels => Ok(scores),
             (Self::Single, &[scores], 2) if chain.width(scores) == 1 => Ok(scores),
             (Self::Negated, &[scores], 2) if chain.width(scores) == 1 => {

@@ -112,7 +112,7 @@ impl Tensor {
                 Data::Integers(raw(tensor, i64::from_le_bytes).unwrap_or_else(|| tensor.int64_data.clone()))
             }
             DataType::INT32 => Data::Integers(small(tensor, raw(tensor, i32::from_le_bytes))),
-            DataType::BOOL => Data::Integers(small(tensor, raw(tensor, |[byte]| i32::from(byte)))),
+            DataType::BOOL | DataType::UINT8 => Data::Integers(small(tensor, raw(tensor, |[byte]| i32::from(byte)))),
             DataType::STRING => Data::Texts(texts.unwrap_or_default()),
             _ => return Err(refuse(format!("is of type {kind}"))),
         };
@@ -133,6 +133,11 @@ impl Tensor {
             Data::Numbers(parameters) => Some(parameters),
             _ => None,
         }
+    }
+
+    /// Whether it has float64 numbers.
+    pub(super) fn is_double(&self) -> bool {
+        self.numbers().is_some_and(|numbers| numbers.precision == Precision::Double)
     }
 
     /// Integers.
@@ -168,7 +173,7 @@ fn len(dims: &[i64]) -> Option<usize> {
 /// The bytes of one value in `raw_data`.
 fn size(kind: DataType) -> Option<usize> {
     match kind {
-        DataType::BOOL => Some(1),
+        DataType::BOOL | DataType::UINT8 => Some(1),
         DataType::FLOAT | DataType::INT32 => Some(4),
         DataType::DOUBLE | DataType::INT64 => Some(8),
         _ => None,
@@ -226,7 +231,7 @@ mod tests {
 
     #[test]
     fn shape_and_values_must_agree() {
-        let shape = "the graph is no model that is supported: its constant \"w\" has";
+        let shape = "the graph is no supported model: its constant \"w\" has";
         assert_eq!(reason(tensor(DataType::FLOAT, &[2])), format!("{shape} 0 values, its shape asks for 2"));
         assert_eq!(reason(tensor(DataType::STRING, &[3])), format!("{shape} 0 values, its shape asks for 3"));
         let half = TensorProto { raw_data: raw_data(&[0; 12]), ..tensor(DataType::DOUBLE, &[1]) };
