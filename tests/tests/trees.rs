@@ -26,7 +26,7 @@ fn trees_with_public_thresholds_are_the_frameworks_own() {
         let bundle = case.import(1e-2, Thresholds::Public).unwrap().unwrap().bundle;
         let comparison = case.compare(&predictions(&bundle, &case.rows().unwrap())).unwrap();
         let tolerance = 2.0 * bundle.bound() + 1e-4;
-        let off = comparison.errors.iter().filter(|error| error.total_cmp(&&tolerance).is_gt()).count();
+        let off = comparison.errors.iter().filter(|error| error.total_cmp(&tolerance).is_gt()).count();
         assert!(comparison.other.max(off) <= case.crossed, "{}: {comparison:?}", case.name);
         compared += 1;
     }
