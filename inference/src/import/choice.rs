@@ -102,6 +102,17 @@ impl Task<'_> {
         cuts
     }
 
+    /// What the data has of every feature, ascending, as trees compare it.
+    fn columns(&self, single: bool) -> Vec<Vec<f64>> {
+        let column = |place: usize| {
+            let compared = |row: &Vec<f64>| if single { f64::from(row[place] as f32) } else { row[place] };
+            let mut values: Vec<f64> = self.rows.iter().map(compared).collect();
+            values.sort_by(f64::total_cmp);
+            values
+        };
+        (0..self.features.len()).map(column).collect()
+    }
+
     /// What rows say of the model on these grids, against the model itself.
     fn loss(&self, grids: &[Grid]) -> Quantisation {
         let bits = grids.iter().map(Grid::bits).sum();
@@ -152,10 +163,10 @@ const ROWS_WITHOUT_DATA: usize = 500;
 const FEWEST_BITS: u32 = 2;
 const MOST_BITS: u32 = 8;
 
-/// One label in five hundred.
-const ENOUGH: f64 = 0.002;
+/// One label in two hundred.
+const ENOUGH: f64 = 0.005;
 
-/// A regression may be off by five times this share of its standard deviation: two hundredths.
+/// What a regression is off by, in deviations of what it predicts, counts as so many labels: it may be a twentieth.
 const REGRESSION_SHARE: f64 = 0.1;
 
 /// β for every ℓ: with larger ones the noise of bits and of float64 grows, with smaller ones that of what is left out.
@@ -185,7 +196,8 @@ impl Draft {
     fn new(task: &Task<'_>, grids: &[Grid]) -> Self {
         match task.source {
             Source::Trees(model) => {
-                let trees = model.trees.iter().map(|tree| on_levels(tree, task.features, grids)).collect();
+                let columns = task.columns(model.single);
+                let trees = model.trees.iter().map(|tree| on_levels(tree, task.features, grids, &columns)).collect();
                 let base = model.base.clone();
                 Self { logits: base.len(), numbers: Model::Trees(Trees { base, trees }), single: model.single }
             }
@@ -293,7 +305,8 @@ struct Found {
 impl Ready<'_> {
     /// The first gadget that fulfils the wish.
     fn best(&self, wish: Wish, stated: StatedErrors) -> Result<Option<Found>, ImportError> {
-        let Some(decimals) = decimals(wish.precision) else { return Ok(None) };
+        // Every digit of noise that a gadget may have saves bytes: publishing costs a tenth of the precision at most.
+        let Some(decimals) = decimals(wish.precision / 5.0) else { return Ok(None) };
         let mut fits = false;
         for gadget in GADGETS {
             let selection = Selection { gadget, ..self.selection.clone() };
@@ -330,8 +343,9 @@ impl Ready<'_> {
         if room <= 0.0 {
             return None;
         }
-        // Most of what is left is for the flood, the rest for the reply's rounding.
-        scale.flood = (0.8 * room / scale.unit()).log2().floor().clamp(0.0, 61.0) as u32;
+        // Most of what is left is for the flood, the rest for the reply's rounding; the check has to come through both.
+        let most = f64::from(61 - shape.check.bits);
+        scale.flood = (0.8 * room / scale.unit()).log2().floor().clamp(0.0, most) as u32;
         let fits = |reply: u32| {
             let shape = Shape { reply_bits: reply, ..shape };
             let noise = Noise::new(&shape, depths.iter().copied(), scale.flood);
@@ -359,10 +373,10 @@ fn add(sum: &mut [f64], values: &[f64]) {
     sum.iter_mut().zip(values).for_each(|(sum, value)| *sum += value);
 }
 
-/// The tree over levels, without the branches that no level can take.
-fn on_levels(tree: &SourceTree, features: &[Feature], grids: &[Grid]) -> Tree<f64> {
+/// The tree over levels, without the branches that no level can take. `columns`: some values of every feature.
+fn on_levels(tree: &SourceTree, features: &[Feature], grids: &[Grid], columns: &[Vec<f64>]) -> Tree<f64> {
     let ranges = grids.iter().map(|grid| (0, 1_u64 << grid.bits())).collect();
-    let mut builder = TreeBuilder { tree, features, grids, ranges, branches: vec![], leaves: vec![] };
+    let mut builder = TreeBuilder { tree, features, grids, columns, ranges, branches: vec![], leaves: vec![] };
     builder.add(0);
     let TreeBuilder { branches, leaves, .. } = builder;
     let number = |place| match place {
@@ -388,6 +402,8 @@ struct TreeBuilder<'a> {
     tree: &'a SourceTree,
     features: &'a [Feature],
     grids: &'a [Grid],
+    /// Ascending.
+    columns: &'a [Vec<f64>],
     /// The levels that each feature can still have: from, to before.
     ranges: Vec<(u64, u64)>,
     branches: Vec<(usize, u64, Place, Place)>,
@@ -430,7 +446,15 @@ impl TreeBuilder<'_> {
         match &self.grids[column] {
             Grid::Uniform(bits) => {
                 let levels = (1_u64 << bits) as f64;
-                ((cut - low) / (high - low) * levels).round().clamp(0.0, levels) as u64
+                let place = ((cut - low) / (high - low) * levels).clamp(0.0, levels);
+                let below = |value: f64| self.columns[column].partition_point(|&other| other < value);
+                // Of the two levels around the one that moves fewer values to the other side, or else the nearer.
+                let cost = |level: f64| {
+                    let moved = below(low + level * (high - low) / levels).abs_diff(below(cut));
+                    (moved, (level - place).abs())
+                };
+                let (down, up) = (place.floor(), place.ceil());
+                (if cost(up) < cost(down) { up } else { down }) as u64
             }
             Grid::Cuts(_) if cut <= low => 0,
             Grid::Cuts(cuts) => cuts.partition_point(|&other| other < cut) as u64 + 1,
