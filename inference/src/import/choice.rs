@@ -5,14 +5,15 @@
 //! paid for: of the gadgets with the fewest levels, and so the shortest requests, the first is taken that keeps the
 //! precision.
 
-use super::nonlinear::{NetworkModel, Node, Source, Tree as SourceTree, TreeModel};
+use super::levels::Levelled;
+use super::nonlinear::{NetworkModel, Node, Source, Tree, TreeModel};
 use super::plan::{Wish, decimals};
-use super::{ImportError, ImportOptions, Quantisation, Thresholds, random_rows};
+use super::{ImportError, Quantisation, Thresholds, random_rows};
 use crate::bits::MAX_BITS;
 use crate::bound::{Scale, StatedErrors};
 use crate::description::{Feature, Link};
 use crate::parameters::ParameterSet;
-use crate::selection::model::{Branch, Model, Network, Neuron, Tree, Trees};
+use crate::selection::model::Model;
 use crate::selection::noise::Noise;
 use crate::selection::{Check, Gadget, Grid, MAX_SELECTION_LEN, Selection, Shape};
 
@@ -36,6 +37,8 @@ pub(super) struct Task<'a> {
     /// Rows as the model gets them: after the client's steps.
     pub(super) rows: &'a [Vec<f64>],
     pub(super) link: Link,
+    /// Whether rows have labels.
+    pub(super) classifies: bool,
     pub(super) thresholds: Thresholds,
     pub(super) wish: Wish,
 }
@@ -44,8 +47,7 @@ impl Choice {
     pub(super) fn new(task: &Task<'_>) -> Result<Self, ImportError> {
         task.wish.check()?;
         let (grids, quantisation) = task.grids()?;
-        let draft = Draft::new(task, &grids);
-        let ready = draft.ready(&grids)?;
+        let ready = Ready::new(&task.levelled(&grids), &grids)?;
         let stated = task.stated();
         let found = ready.best(task.wish, stated)?;
         let found =
@@ -102,15 +104,13 @@ impl Task<'_> {
         cuts
     }
 
-    /// What the data has of every feature, ascending, as trees compare it.
-    fn columns(&self, single: bool) -> Vec<Vec<f64>> {
-        let column = |place: usize| {
-            let compared = |row: &Vec<f64>| if single { f64::from(row[place] as f32) } else { row[place] };
-            let mut values: Vec<f64> = self.rows.iter().map(compared).collect();
-            values.sort_by(f64::total_cmp);
-            values
+    fn levelled<'b>(&'b self, grids: &'b [Grid]) -> Levelled<'b> {
+        let logits = match self.source {
+            Source::Network(network) => network.output.len(),
+            _ => 0,
         };
-        (0..self.features.len()).map(column).collect()
+        let places = ParameterSet::N2048TUniform17.degree() / (logits + NETWORK_CHECK.count);
+        Levelled::new(self.source, self.features, grids, self.rows, places)
     }
 
     /// What rows say of the model on these grids, against the model itself.
@@ -118,13 +118,13 @@ impl Task<'_> {
         let bits = grids.iter().map(Grid::bits).sum();
         let rows: Vec<Vec<f64>> = match self.rows {
             [] => random_rows(self.features, ROWS_WITHOUT_DATA, [0; 48]).collect(),
-            rows => rows.iter().take(ImportOptions::MOST_ROWS).cloned().collect(),
+            rows => rows.to_vec(),
         };
-        let draft = Draft::new(self, grids);
+        let levelled = self.levelled(grids);
         let (mut labels_changed, mut largest, mut squares, mut values) = (0, 0.0_f64, 0.0, vec![]);
         for row in &rows {
-            let (exact, quantised) = (self.source.logits(row), draft.logits(self.features, grids, row));
-            labels_changed += usize::from(self.label(&exact) != self.label(&quantised));
+            let (exact, quantised) = (self.source.logits(row), levelled.logits(row));
+            labels_changed += usize::from(self.classifies && self.label(&exact) != self.label(&quantised));
             for (exact, quantised) in exact.iter().zip(&quantised) {
                 largest = largest.max((exact - quantised).abs());
                 squares += (exact - quantised).powi(2);
@@ -133,7 +133,7 @@ impl Task<'_> {
         }
         let mean = values.iter().sum::<f64>() / values.len().max(1) as f64;
         let spread: f64 = values.iter().map(|value| (value - mean).powi(2)).sum();
-        let amount = match self.is_classifier() {
+        let amount = match self.classifies {
             true => labels_changed as f64 / rows.len().max(1) as f64,
             // The root mean square, over the standard deviation of what is predicted.
             false => (squares / spread.max(f64::MIN_POSITIVE)).sqrt() * REGRESSION_SHARE,
@@ -142,11 +142,7 @@ impl Task<'_> {
         Quantisation { rows: rows.len(), from_data, labels_changed, largest_difference: largest, bits, amount }
     }
 
-    fn is_classifier(&self) -> bool {
-        matches!(self.link, Link::Softmax | Link::Sigmoid | Link::OneVsRest | Link::Probability)
-    }
-
-    /// The index of the label; a regression has but one.
+    /// The index of the label.
     fn label(&self, logits: &[f64]) -> usize {
         match (self.link, logits) {
             (Link::Probability, [p]) => usize::from(*p > 0.5),
@@ -182,103 +178,7 @@ const TREE_CHECK: Check = Check { bits: 4, count: 16 };
 /// A neuron's table has a place for it in each of its entries.
 const NETWORK_CHECK: Check = Check { bits: 8, count: 2 };
 
-/// Of trees, so that the check fits beside them.
-const MOST_LOGITS: usize = 2048 - TREE_CHECK.count;
-
-/// A model on grids, before its numbers have a scale.
-struct Draft {
-    numbers: Model<f64>,
-    logits: usize,
-    single: bool,
-}
-
-impl Draft {
-    fn new(task: &Task<'_>, grids: &[Grid]) -> Self {
-        match task.source {
-            Source::Trees(model) => {
-                let columns = task.columns(model.single);
-                let trees = model.trees.iter().map(|tree| on_levels(tree, task.features, grids, &columns)).collect();
-                let base = model.base.clone();
-                Self { logits: base.len(), numbers: Model::Trees(Trees { base, trees }), single: model.single }
-            }
-            Source::Network(model) => {
-                let places = ParameterSet::N2048TUniform17.degree() / (model.output.len() + NETWORK_CHECK.count).max(1);
-                let neurons = (0..model.hidden.len()).map(|unit| neuron(model, unit, places, task.features, grids));
-                let (base, neurons) = (model.output_bias.clone(), neurons.collect());
-                Self { logits: base.len(), numbers: Model::Network(Network { base, neurons }), single: false }
-            }
-            Source::Linear => unreachable!("linear models are planned as such"),
-        }
-    }
-
-    fn check(&self) -> Check {
-        match self.numbers {
-            Model::Trees(_) => TREE_CHECK,
-            Model::Network(_) => NETWORK_CHECK,
-        }
-    }
-
-    /// The smallest ring that holds what it has to.
-    fn parameters(&self) -> Option<ParameterSet> {
-        let (small, large) = (ParameterSet::K4N512TUniform17, ParameterSet::N2048TUniform17);
-        let outputs = self.logits + self.check().count;
-        match self.numbers {
-            Model::Trees(_) if outputs <= small.degree() => Some(small),
-            Model::Trees(_) => (outputs <= large.degree()).then_some(large),
-            // A table of fewer places would say nothing.
-            Model::Network(_) => (outputs * 16 <= large.degree()).then_some(large),
-        }
-    }
-
-    /// The logits of a row, on its levels.
-    fn logits(&self, features: &[Feature], grids: &[Grid], row: &[f64]) -> Vec<f64> {
-        let level = |(grid, (feature, &value)): (&Grid, (&Feature, &f64))| {
-            let value = value.clamp(feature.low, feature.high);
-            grid.level(if self.single { f64::from(value as f32) } else { value }, feature.low, feature.high)
-        };
-        let levels: Vec<u64> = grids.iter().zip(features.iter().zip(row)).map(level).collect();
-        let mut sum = self.numbers.base().to_vec();
-        match &self.numbers {
-            Model::Trees(Trees { trees, .. }) => trees.iter().for_each(|tree| add(&mut sum, tree.leaf(&levels))),
-            Model::Network(Network { neurons, .. }) => {
-                let bits: Vec<u64> = grids
-                    .iter()
-                    .zip(&levels)
-                    .flat_map(|(grid, level)| (0..grid.bits()).map(move |place| level >> place & 1))
-                    .collect();
-                neurons.iter().for_each(|neuron| add(&mut sum, neuron.entry(&bits, self.logits)));
-            }
-        }
-        sum
-    }
-
-    /// No logit is larger.
-    fn largest(&self) -> f64 {
-        let most = |values: &mut dyn Iterator<Item = &f64>| values.map(|value| value.abs()).fold(0.0, f64::max);
-        let summands: f64 = match &self.numbers {
-            Model::Trees(Trees { trees, .. }) => trees.iter().map(|tree| most(&mut tree.leaves.iter().flatten())).sum(),
-            Model::Network(Network { neurons, .. }) => {
-                neurons.iter().map(|neuron| most(&mut neuron.table.iter())).sum()
-            }
-        };
-        summands + most(&mut self.numbers.base().iter())
-    }
-
-    /// In integers, as large as there is room for.
-    fn ready<'a>(&self, grids: &'a [Grid]) -> Result<Ready<'a>, ImportError> {
-        let parameters = self.parameters();
-        let parameters =
-            parameters.ok_or(ImportError::TooWide { what: "logits", actual: self.logits, max: MOST_LOGITS })?;
-        // A quarter of 2^63 is left to noise.
-        let bits = (62.4 - self.largest().max(f64::MIN_POSITIVE).log2()).floor().clamp(2.0, 110.0) as i32;
-        let scale = 2_f64.powi(bits);
-        let model = self.numbers.map(|number| (number * scale).round_ties_even() as i64);
-        let selection =
-            Selection { check: self.check(), grids: grids.to_vec(), gadget: GADGETS[0], single: self.single };
-        let depths = model.depths(&selection.ranges());
-        Ok(Ready { grids, model, selection, parameters, bits, depths })
-    }
-}
+const FEWEST_PLACES: usize = 16;
 
 /// A model in integers, of which gadget, flood and the bits of a reply are still open.
 struct Ready<'a> {
@@ -302,7 +202,30 @@ struct Found {
     limit: u64,
 }
 
-impl Ready<'_> {
+impl<'a> Ready<'a> {
+    /// In integers, as large as there is room for, in the smallest ring that holds what it has to.
+    fn new(levelled: &Levelled<'_>, grids: &'a [Grid]) -> Result<Self, ImportError> {
+        let (small, large) = (ParameterSet::K4N512TUniform17, ParameterSet::N2048TUniform17);
+        let logits = levelled.model.base().len();
+        let (check, rings, most) = match levelled.model {
+            Model::Trees(_) => (TREE_CHECK, &[small, large][..], large.degree() - TREE_CHECK.count),
+            // A table of fewer places would say nothing.
+            Model::Network(_) => (NETWORK_CHECK, &[large][..], large.degree() / FEWEST_PLACES - NETWORK_CHECK.count),
+        };
+        if logits > most {
+            return Err(ImportError::TooWide { what: "logits", actual: logits, max: most });
+        }
+        let holds = |ring: &&ParameterSet| logits + check.count <= ring.degree();
+        let parameters = *rings.iter().find(holds).expect("the largest ring holds the most logits");
+        // A quarter of 2^63 is left to noise.
+        let bits = (62.4 - levelled.largest().max(f64::MIN_POSITIVE).log2()).floor().clamp(2.0, 110.0) as i32;
+        let scale = 2_f64.powi(bits);
+        let model = levelled.model.map(|number| (number * scale).round_ties_even() as i64);
+        let selection = Selection { check, grids: grids.to_vec(), gadget: GADGETS[0], single: levelled.single };
+        let depths = model.depths(&selection.ranges());
+        Ok(Self { grids, model, selection, parameters, bits, depths })
+    }
+
     /// The first gadget that fulfils the wish.
     fn best(&self, wish: Wish, stated: StatedErrors) -> Result<Option<Found>, ImportError> {
         // Every digit of noise that a gadget may have saves bytes: publishing costs a tenth of the precision at most.
@@ -369,134 +292,13 @@ impl Task<'_> {
     }
 }
 
-fn add(sum: &mut [f64], values: &[f64]) {
-    sum.iter_mut().zip(values).for_each(|(sum, value)| *sum += value);
-}
-
-/// The tree over levels, without the branches that no level can take. `columns`: some values of every feature.
-fn on_levels(tree: &SourceTree, features: &[Feature], grids: &[Grid], columns: &[Vec<f64>]) -> Tree<f64> {
-    let ranges = grids.iter().map(|grid| (0, 1_u64 << grid.bits())).collect();
-    let mut builder = TreeBuilder { tree, features, grids, columns, ranges, branches: vec![], leaves: vec![] };
-    builder.add(0);
-    let TreeBuilder { branches, leaves, .. } = builder;
-    let number = |place| match place {
-        Place::Branch(branch) => branch,
-        Place::Leaf(leaf) => branches.len() + leaf,
-    };
-    let branches = branches.iter().map(|&(feature, level, below, above)| Branch {
-        feature,
-        level,
-        below: number(below),
-        above: number(above),
-    });
-    Tree { branches: branches.collect(), leaves }
-}
-
-#[derive(Clone, Copy)]
-enum Place {
-    Branch(usize),
-    Leaf(usize),
-}
-
-struct TreeBuilder<'a> {
-    tree: &'a SourceTree,
-    features: &'a [Feature],
-    grids: &'a [Grid],
-    /// Ascending.
-    columns: &'a [Vec<f64>],
-    /// The levels that each feature can still have: from, to before.
-    ranges: Vec<(u64, u64)>,
-    branches: Vec<(usize, u64, Place, Place)>,
-    leaves: Vec<Vec<f64>>,
-}
-
-impl TreeBuilder<'_> {
-    /// Trees are no deeper than the reader allows.
-    fn add(&mut self, node: usize) -> Place {
-        let tree = self.tree;
-        match &tree.nodes[node] {
-            Node::Leaf { values } => {
-                self.leaves.push(values.clone());
-                Place::Leaf(self.leaves.len() - 1)
-            }
-            &Node::Branch { column, cut, below, above } => {
-                let level = self.level(column, cut);
-                let (from, to) = self.ranges[column];
-                if level <= from {
-                    return self.add(above);
-                }
-                if level >= to {
-                    return self.add(below);
-                }
-                let index = self.branches.len();
-                self.branches.push((column, level, Place::Leaf(0), Place::Leaf(0)));
-                self.ranges[column] = (from, level);
-                self.branches[index].2 = self.add(below);
-                self.ranges[column] = (level, to);
-                self.branches[index].3 = self.add(above);
-                self.ranges[column] = (from, to);
-                Place::Branch(index)
-            }
-        }
-    }
-
-    /// The least level of values that reach the cut.
-    fn level(&self, column: usize, cut: f64) -> u64 {
-        let Feature { low, high, .. } = self.features[column];
-        match &self.grids[column] {
-            Grid::Uniform(bits) => {
-                let levels = (1_u64 << bits) as f64;
-                let place = ((cut - low) / (high - low) * levels).clamp(0.0, levels);
-                let below = |value: f64| self.columns[column].partition_point(|&other| other < value);
-                // Of the two levels around the one that moves fewer values to the other side, or else the nearer.
-                let cost = |level: f64| {
-                    let moved = below(low + level * (high - low) / levels).abs_diff(below(cut));
-                    (moved, (level - place).abs())
-                };
-                let (down, up) = (place.floor(), place.ceil());
-                (if cost(up) < cost(down) { up } else { down }) as u64
-            }
-            Grid::Cuts(_) if cut <= low => 0,
-            Grid::Cuts(cuts) => cuts.partition_point(|&other| other < cut) as u64 + 1,
-        }
-    }
-}
-
-/// z = zmin + p·h at place p; every bit of every feature turns by what it adds to z, in units of h.
-fn neuron(model: &NetworkModel, unit: usize, places: usize, features: &[Feature], grids: &[Grid]) -> Neuron<f64> {
-    let mut constant = model.bias[unit];
-    let mut steps = vec![];
-    for ((feature, grid), weight) in features.iter().zip(grids).zip(&model.hidden[unit]) {
-        let width = (feature.high - feature.low) / (1_u64 << grid.bits()) as f64;
-        // A level stands for the middle of its interval.
-        constant += weight * (feature.low + 0.5 * width);
-        steps.extend((0..grid.bits()).map(|place| weight * width * (1_u64 << place) as f64));
-    }
-    let span: f64 = steps.iter().map(|step| step.abs()).sum::<f64>().max(f64::MIN_POSITIVE);
-    let mut unit_of_place = span / (places - 1) as f64;
-    let turns = loop {
-        let turns: Vec<i64> = steps.iter().map(|step| (step / unit_of_place).round() as i64).collect();
-        if turns.iter().map(|turn| turn.unsigned_abs()).sum::<u64>() < places as u64 {
-            break turns;
-        }
-        unit_of_place *= 1.0 + 1.0 / places as f64;
-    };
-    let start = -turns.iter().filter(|turn| **turn < 0).sum::<i64>();
-    let entry = |place: usize| {
-        let z = constant + (place as i64 - start) as f64 * unit_of_place;
-        let activation = model.activation.apply(z);
-        model.output.iter().map(move |row| row[unit] * activation)
-    };
-    Neuron { start, turns, table: (0..places).flat_map(entry).collect() }
-}
-
 impl Source {
     /// The most that the magnitudes of a logit's summands add up to, and how many there are.
     fn size(&self) -> (f64, usize) {
         let most = |values: &[f64]| values.iter().map(|value| value.abs()).fold(0.0, f64::max);
         match self {
             Self::Trees(TreeModel { trees, base, .. }) => {
-                let reach = |tree: &SourceTree| {
+                let reach = |tree: &Tree| {
                     let leaves = tree.nodes.iter().filter_map(|node| match node {
                         Node::Leaf { values } => Some(most(values)),
                         Node::Branch { .. } => None,
@@ -511,5 +313,127 @@ impl Source {
             }
             Self::Linear => (0.0, 0),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bundle::tests::uniform;
+    use crate::description::tests::feature;
+    use crate::import::nonlinear::Activation;
+
+    /// One branch for every cut of one feature: the logit is how many a value reaches.
+    fn staircase(cuts: &[f64]) -> Source {
+        let tree = |&cut: &f64| {
+            let leaf = |value| Node::Leaf { values: vec![value] };
+            Tree { nodes: vec![Node::Branch { column: 0, cut, below: 1, above: 2 }, leaf(0.0), leaf(1.0)] }
+        };
+        Source::Trees(TreeModel { trees: cuts.iter().map(tree).collect(), base: vec![-0.5], single: false })
+    }
+
+    fn network(units: usize, logits: usize) -> Source {
+        let mut numbers = uniform(units * (logits + 3) + logits, 9).into_iter().map(|word| word as i64 as f64 / 2e18);
+        let mut take = |count: usize| numbers.by_ref().take(count).collect::<Vec<_>>();
+        Source::Network(NetworkModel {
+            activation: Activation::Tanh,
+            hidden: (0..units).map(|_| take(2)).collect(),
+            bias: take(units),
+            output: (0..logits).map(|_| take(units)).collect(),
+            output_bias: take(logits),
+        })
+    }
+
+    fn task<'a>(source: &'a Source, features: &'a [Feature], rows: &'a [Vec<f64>]) -> Task<'a> {
+        Task {
+            source,
+            features,
+            rows,
+            link: Link::Sigmoid,
+            classifies: true,
+            thresholds: Thresholds::Hidden,
+            wish: Wish { precision: 1e-2, distance: None },
+        }
+    }
+
+    #[test]
+    fn bits_are_as_few_as_keep_the_labels_of_the_data() {
+        let (source, features) = (staircase(&[0.5]), [feature("x", 0.0, 1.0)]);
+        let rows: Vec<Vec<f64>> = (0..200).map(|i| vec![f64::from(i) / 199.0]).collect();
+        let bits = |source: &Source, rows: &[Vec<f64>]| Choice::new(&task(source, &features, rows)).unwrap();
+        let halves = bits(&source, &rows);
+        assert_eq!((halves.selection.grids, halves.quantisation.labels_changed), (vec![Grid::Uniform(2)], 0));
+        // The ends of few intervals are far from this cut, but nothing of the data is between.
+        let gap: Vec<Vec<f64>> = rows.iter().filter(|row| row[0] < 0.25 || row[0] > 0.45).cloned().collect();
+        assert_eq!(bits(&staircase(&[0.44]), &gap).selection.grids, [Grid::Uniform(2)]);
+        let dense = bits(&staircase(&[0.44]), &rows);
+        assert!(dense.selection.grids[0].bits() > 2 && dense.quantisation.amount <= ENOUGH, "{:?}", dense.quantisation);
+        // Rows all over the range stand in for data.
+        let blind = bits(&staircase(&[0.44]), &[]).quantisation;
+        assert_eq!((blind.rows, blind.from_data), (ROWS_WITHOUT_DATA, false));
+    }
+
+    #[test]
+    fn public_thresholds_change_nothing() {
+        let (source, features) = (staircase(&[0.1, 0.44, 0.44, 2.0]), [feature("x", 0.0, 1.0)]);
+        let choice = Choice::new(&Task { thresholds: Thresholds::Public, ..task(&source, &features, &[]) }).unwrap();
+        assert_eq!(choice.selection.grids, [Grid::Cuts(vec![0.1, 0.44])], "the last is out of range");
+        assert_eq!((choice.quantisation.labels_changed, choice.quantisation.largest_difference), (0, 0.0));
+    }
+
+    #[test]
+    fn a_regression_counts_deviations() {
+        let cuts: Vec<f64> = (1..64).map(|i| f64::from(i) / 64.0).collect();
+        let (source, features) = (staircase(&cuts), [feature("x", 0.0, 1.0)]);
+        let choice = Choice::new(&Task { classifies: false, link: Link::Identity, ..task(&source, &features, &[]) });
+        let Quantisation { labels_changed, amount, largest_difference, bits, .. } = choice.unwrap().quantisation;
+        assert!(labels_changed == 0 && amount <= ENOUGH && largest_difference >= 1.0, "{amount} {largest_difference}");
+        assert!((3..6).contains(&bits), "{bits} bits for 63 cuts");
+    }
+
+    /// Shorter requests come first, and those that a precision asks for only then.
+    #[test]
+    fn levels_of_the_gadget_grow_with_the_precision() {
+        let (source, features) = (network(8, 3), [feature("x", -1.0, 1.0), feature("y", -1.0, 1.0)]);
+        let found = |precision| {
+            let wish = Wish { precision, distance: None };
+            let choice = Choice::new(&Task { wish, ..task(&source, &features, &[]) }).unwrap();
+            assert!(choice.bound <= precision, "{} of {precision}", choice.bound);
+            choice.selection.gadget.levels
+        };
+        let levels = [1.0, 1e-2, 1e-4].map(found);
+        assert!(levels[0] < levels[2] && levels.is_sorted(), "{levels:?}");
+    }
+
+    #[test]
+    fn what_cannot_be_kept_is_refused_with_what_can() {
+        let features = [feature("x", 0.0, 1.0), feature("y", 0.0, 1.0)];
+        let source = staircase(&[0.5]);
+        let refusal = |source: &Source, change: fn(&mut Task<'_>)| {
+            let mut task = task(source, &features, &[]);
+            change(&mut task);
+            Choice::new(&task).unwrap_err()
+        };
+        let ImportError::Precision { reachable: Some(reachable), .. } =
+            refusal(&source, |task| task.wish.precision = 1e-14)
+        else {
+            panic!("float64 is not so fine");
+        };
+        let wish = Wish { precision: reachable, distance: None };
+        assert!(Choice::new(&Task { wish, ..task(&source, &features, &[]) }).is_ok());
+        let hidden = refusal(&source, |task| task.wish.distance = Some(2_f64.powi(-60)));
+        assert_eq!(hidden.code(), "distance");
+        assert_eq!(refusal(&source, |task| task.wish.precision = 0.0).code(), "no_precision");
+        assert_eq!(refusal(&network(1, 1), |task| task.thresholds = Thresholds::Public).code(), "no_thresholds");
+        let wide = refusal(&network(1, 200), |_| ());
+        assert_eq!(wide, ImportError::TooWide { what: "logits", actual: 200, max: 126 });
+    }
+
+    /// 2000 columns of two bits are more than a request holds.
+    #[test]
+    fn more_bits_than_a_request_holds_are_refused() {
+        let features: Vec<Feature> = (0..2000).map(|j| feature(&format!("x{j}"), 0.0, 1.0)).collect();
+        let error = Choice::new(&task(&staircase(&[0.5]), &features, &[])).unwrap_err();
+        assert_eq!(error, ImportError::TooLong { bits: 4000, len: 4000 * 5 * 512 * 6, max: MAX_SELECTION_LEN });
     }
 }

@@ -7,6 +7,7 @@ mod ensemble;
 mod error;
 mod fold;
 mod guard;
+mod levels;
 mod model;
 mod nodes;
 mod nonlinear;
@@ -205,6 +206,7 @@ fn import_choice(
         features: &features,
         rows: &rows,
         link: model.link,
+        classifies: !model.labels.is_empty(),
         thresholds: options.thresholds,
         wish,
     };
@@ -248,7 +250,7 @@ fn prepared(model: &Model, columns: usize, rows: &[Vec<f64>]) -> Result<Vec<Vec<
         let taken = steps.iter().try_for_each(|step| step.apply(&mut row));
         taken.ok().filter(|()| row.iter().all(|value| value.is_finite())).map(|()| row)
     };
-    Ok(rows.iter().filter_map(prepare).collect())
+    Ok(rows.iter().take(ImportOptions::MOST_ROWS).filter_map(prepare).collect())
 }
 
 /// Compares what was read with the graph itself, and the bundle's published logits with both where thresholds are exact.
