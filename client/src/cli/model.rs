@@ -311,7 +311,9 @@ fn show_costs(bundle: &Bundle, output: &mut Output) {
     };
     output.line(format!("arithmetic: {}, {mode}", description.parameters()));
     output.set("exact", scale.is_exact());
-    for (what, rows) in [("one row".to_owned(), 1), (format!("{rows} rows in one request, the most"), rows)] {
+    let sizes = [("one row".to_owned(), 1), (format!("{rows} rows in one request, the most"), rows)];
+    // Models that choose have one row in each.
+    for (what, rows) in sizes.into_iter().take(rows.min(2)) {
         let (up, down) = (description.request_len(rows), description.reply_len(rows));
         output.line(format!("{what}: {up} bytes up, {down} down; no evaluation key"));
     }
