@@ -275,7 +275,7 @@ fn cost(shape: &Shape, bits: usize, selects: usize) -> Duration {
         ParameterSet::K4N512TUniform17 => (35e-6, 9e-6),
         _ => (40e-6, 14e-6),
     };
-    let levels = 0.4 + 0.6 * f64::from(shape.gadget.levels);
+    let levels = f64::from(shape.gadget.levels);
     Duration::from_secs_f64(1e-4 + (bits as f64 * bit + selects as f64 * select) * levels)
 }
 
