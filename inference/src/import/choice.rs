@@ -36,6 +36,7 @@ pub(super) struct Task<'a> {
     /// Rows as the model gets them: after the client's steps.
     pub(super) rows: &'a [Vec<f64>],
     pub(super) link: Link,
+    pub(super) is_classifier: bool,
     pub(super) thresholds: Thresholds,
     pub(super) wish: Wish,
 }
@@ -122,20 +123,17 @@ impl Task<'_> {
         }
         let mean = values.iter().sum::<f64>() / values.len().max(1) as f64;
         let spread: f64 = values.iter().map(|value| (value - mean).powi(2)).sum();
-        let amount = match self.is_classifier() {
-            true => labels_changed as f64 / rows.len().max(1) as f64,
+        let labels_changed = self.is_classifier.then_some(labels_changed);
+        let amount = match labels_changed {
+            Some(changed) => changed as f64 / rows.len().max(1) as f64,
             // The root mean square, over the standard deviation of what is predicted.
-            false => (squares / spread.max(f64::MIN_POSITIVE)).sqrt() * REGRESSION_SHARE,
+            None => (squares / spread.max(f64::MIN_POSITIVE)).sqrt() * REGRESSION_SHARE,
         };
         let from_data = !self.rows.is_empty();
         Quantisation { rows: rows.len(), from_data, labels_changed, largest_difference: largest, bits, amount }
     }
 
-    fn is_classifier(&self) -> bool {
-        matches!(self.link, Link::Softmax | Link::Sigmoid | Link::OneVsRest | Link::Probability)
-    }
-
-    /// The index of the label; a regression has but one.
+    /// The index of a classifier's label.
     fn label(&self, logits: &[f64]) -> usize {
         match (self.link, logits) {
             (Link::Probability, [p]) => usize::from(*p > 0.5),
