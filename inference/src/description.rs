@@ -184,7 +184,8 @@ impl Description {
         self.fields.decimals
     }
 
-    /// The most by which a published logit differs from the model's, for features within their ranges.
+    /// The most by which a published logit differs from the model's, for features within their ranges; of trees and networks
+    /// from that of the model on its bits, but for a chance of 2^−128.
     pub fn bound(&self) -> f64 {
         self.fields.bound
     }

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from cloister import _native
 from cloister._description import Description, described
@@ -26,9 +27,9 @@ class Bundle:
     name, version, digest : str
         Which it is; a policy accepts it by the digest.
     bound : float
-        Every logit is within this of the original model's, proven.
+        Every logit is within this of the original model's, proven; of trees and networks, of the model's on its bits.
     report : str
-        Where the bound comes from, and how the model fared on random rows.
+        Where the bound comes from, what bits change of trees and networks, and how the model fared on random rows.
     """
 
     def __init__(self, native: _native.Bundle) -> None:
@@ -75,19 +76,22 @@ def import_model(
     grid: Mapping[str, float] | None = None,
     model_privacy: float | None = None,
     budget: int | None = None,
+    public_thresholds: bool = False,
     out: PathLike | None = None,
 ) -> Bundle:
-    """Makes a bundle of a linear model, with a proven bound on every logit.
+    """Makes a bundle of a linear model, trees or a network, with a proven bound on every logit.
 
     Parameters
     ----------
     source : estimator, path, bytes or onnx.ModelProto
-        A fitted estimator or pipeline of scikit-learn, which skl2onnx exports in float64; or what it wrote.
+        A fitted estimator or pipeline of scikit-learn, which skl2onnx exports in float64; or what it or onnxmltools,
+        for XGBoost and LightGBM, wrote.
     ranges : array or frame, optional
         Rows whose columns give the ranges of the features, widened by 10 % of the span on each side: those of the
         estimator, by name or position, or of a frame for ONNX all that have numbers. Without it, what the first scaler
         says: 8 standard deviations around the mean, or the least and greatest value. Features that have no names in
-        the estimator get those of the frame.
+        the estimator get those of the frame. Of trees and networks, the first 2000 rows also say into how many bits
+        features are cut: as few as leave their labels what they were. `report` says what that changes.
     name : str, optional
         What clients ask for; by default the name of the file `out`.
     version : str, default="1"
@@ -100,6 +104,9 @@ def import_model(
         How much the noise of replies may tell of the model beside its logits, for each row: a probability.
     budget : int, optional
         The most logits that an enclave returns of this model, from boot to end.
+    public_thresholds : bool, default=False
+        Whether features are cut at the thresholds of trees themselves, which clients then know: every path is the
+        model's own, and requests are shorter.
     out : path, optional
         Where it is written, too; by convention NAME.cloister.
 
@@ -124,14 +131,20 @@ def import_model(
         raise BadInput(
             f"a model is made of no {type(source).__name__}",
             "usage",
-            "Give a fitted estimator of scikit-learn, the path or the bytes of an ONNX file, or an onnx.ModelProto.",
+            "Give a fitted estimator of scikit-learn, the path or the bytes of an ONNX file, or an onnx.ModelProto, as "
+            "onnxmltools makes of models of XGBoost and LightGBM.",
         )
     if name is None:
         name = "model" if out is None else Path(os.fspath(out)).stem
-    declared = None if ranges is None else _with_grid(_ranges(ranges, names), grid or {})
-    if declared is None and grid:
+    declared = rows = None
+    if ranges is not None:
+        names, rows = _data(ranges, names)
+        declared = _with_grid(_ranges(names, rows), grid or {})
+    elif grid:
         raise BadInput("a grid needs ranges", "usage", "Give ranges=X, whose least values the grid begins with.")
-    native = _native.import_onnx(onnx, name, version, precision, model_privacy, budget, declared, names)
+    native = _native.import_onnx(
+        onnx, name, version, precision, model_privacy, budget, declared, rows, public_thresholds, names
+    )
     bundle = Bundle(native)
     if hasattr(source, "classes_"):
         _check_labels(source.classes_, bundle.description.labels)
@@ -143,21 +156,26 @@ def import_model(
 _Range = tuple[str, float, float, float | None]
 
 
-def _ranges(rows: Rows, names: list[str] | None) -> list[_Range]:
-    """The name, the least and the greatest value of each column; NaN is a value that is missing."""
+def _data(rows: Rows, names: list[str] | None) -> tuple[list[str], npt.NDArray[np.float64]]:
+    """What the columns are called, and the matrix that they make up."""
     if is_frame(rows):
         frame: Any = rows
         names = names or [str(column) for column in frame.columns if is_numeric(frame[column])]
-        found = columns(frame, names)
-    else:
-        found = list(numbers(rows).T)
-        names = names or [f"x{index}" for index in range(len(found))]
-    if len(found) != len(names):
-        raise BadInput(f"ranges has {len(found)} columns, the model {len(names)}", "columns", "Give the columns of X.")
-    return [_range(name, column) for name, column in zip(names, found, strict=True)]
+        return names, np.transpose(columns(frame, names))
+    array = numbers(rows)
+    width = array.shape[1]
+    names = names or [f"x{index}" for index in range(width)]
+    if width != len(names):
+        raise BadInput(f"ranges has {width} columns, the model {len(names)}", "columns", "Give the columns of X.")
+    return names, array
 
 
-def _range(name: str, column: np.ndarray[Any, np.dtype[np.float64]]) -> _Range:
+def _ranges(names: list[str], rows: npt.NDArray[np.float64]) -> list[_Range]:
+    """The name, the least and the greatest value of each column; NaN is a value that is missing."""
+    return [_range(name, column) for name, column in zip(names, rows.T, strict=True)]
+
+
+def _range(name: str, column: npt.NDArray[np.float64]) -> _Range:
     present = column[~np.isnan(column)]
     if present.size == 0:
         raise BadInput(f"column {name!r} is entirely NaN", "no_numbers", "Give at least one value.")
@@ -222,7 +240,7 @@ def _converted(estimator: Any) -> bytes:
         except Exception as error:
             why = next(iter(str(error).splitlines()), type(error).__name__)
             raise BadInput(
-                f"scikit-learn's {type(estimator).__name__} cannot be exported: {why}", "not_exported", _TO_EXPORT
+                f"{type(estimator).__name__} cannot be exported by skl2onnx: {why}", "not_exported", _TO_EXPORT
             ) from error
     if getattr(getattr(estimator, "classes_", None), "dtype", None) == np.bool_:
         _say_booleans(model)
@@ -234,8 +252,9 @@ _OPERATORS = {"": 18, "ai.onnx.ml": 1}
 
 
 _TO_EXPORT = (
-    "Give a linear model, and before it only steps that skl2onnx exports. Text columns cannot be encrypted: encode "
-    "them before, e.g. with pandas.get_dummies."
+    "Give a linear model, trees or a network of scikit-learn, and before it only steps that skl2onnx exports; of "
+    "XGBoost and LightGBM, what onnxmltools exports. Text columns cannot be encrypted: encode them before, e.g. with "
+    "pandas.get_dummies."
 )
 
 

@@ -345,11 +345,15 @@ class Model:
 
     def decision_function(self, X: Rows, *, clip: bool = False, progress: Progress = None) -> npt.NDArray[np.float64]:
         """The logits: one for each class, or of two classes one that is positive for the second."""
-        self._require(self.description.labels, "decision_function", "it is a regression")
+        why = "its logits are probabilities" if self.description.labels else "it is a regression"
+        self._require(self.description.has_decision_function, "decision_function", why)
         return _squeezed(self.infer(X, clip=clip, progress=progress).logits)
 
     def certain(self, X: Rows, *, clip: bool = False, progress: Progress = None) -> npt.NDArray[np.bool_]:
-        """Whether no change of the logits by the bound makes the label another: it is the original model's for sure."""
+        """Whether no change of the logits by the bound makes the label another: it is the original model's for sure.
+
+        Of trees and networks it is the label of the model on its bits, as `Bundle.report` compares it.
+        """
         return self.infer(X, clip=clip, progress=progress).certain
 
     def infer(self, X: Rows, *, clip: bool = False, progress: Progress = None) -> Inference:

@@ -32,8 +32,10 @@ class Description:
         What each logit is of.
     has_probabilities : bool
         Whether there is a `predict_proba`.
+    has_decision_function : bool
+        Whether there is a `decision_function`: not where logits are probabilities already, as forests average them.
     bound : float
-        Every logit is within this of the original model's, proven.
+        Every logit is within this of the original model's, proven; of trees and networks, of the model's on its bits.
     decimals : int
         Those that a logit has.
     rows_per_request : int
@@ -53,6 +55,7 @@ class Description:
     labels: tuple[str | int | bool, ...]
     logit_names: tuple[str, ...] = field(repr=False)
     has_probabilities: bool
+    has_decision_function: bool = field(repr=False)
     bound: float
     decimals: int
     rows_per_request: int

@@ -51,5 +51,7 @@ def import_onnx(
     model_privacy: float | None,
     budget: int | None,
     ranges: list[tuple[str, float, float, float | None]] | None,
+    rows: npt.NDArray[np.float64] | None,
+    public_thresholds: bool,
     names: list[str] | None,
 ) -> Bundle: ...

@@ -18,7 +18,7 @@ use pyo3::{buffer::PyBuffer, prelude::*};
 use tokio::sync::Mutex;
 
 use crate::{
-    convert::{Described, PassedStep, described, steps},
+    convert::{Described, PassedStep, described, steps, width},
     error::Failure,
     executor::Executor,
     stored::Policy,
@@ -90,7 +90,7 @@ impl Client {
         progress: Option<Bound<'_, PyAny>>,
     ) -> PyResult<Answered> {
         let pool = self.pool(py, model)?;
-        let width = rows.shape().last().copied().unwrap_or_default().max(1);
+        let width = width(&rows);
         let values = rows.to_vec(py)?;
         let done = Arc::new(AtomicUsize::new(0));
         let (counter, asked) = (done.clone(), pool.clone());

@@ -2,8 +2,8 @@
 
 use cloister_attestation::{Sha384, StepReport};
 use cloister_client::Label;
-use cloister_inference::{Description, Feature};
-use pyo3::prelude::*;
+use cloister_inference::{Description, Feature, Link};
+use pyo3::{buffer::PyBuffer, prelude::*};
 
 /// A verification step that was passed.
 #[derive(IntoPyObject)]
@@ -32,6 +32,7 @@ pub(crate) struct Described {
     labels: Vec<Class>,
     logit_names: Vec<String>,
     has_probabilities: bool,
+    has_decision_function: bool,
     bound: f64,
     decimals: u32,
     rows_per_request: usize,
@@ -71,6 +72,7 @@ pub(crate) fn described(description: &Description, digest: Sha384) -> Described 
         labels: description.labels().iter().map(class).collect(),
         logit_names: description.logit_names(),
         has_probabilities: description.link().gives_probabilities(),
+        has_decision_function: !description.labels().is_empty() && description.link() != Link::Probability,
         bound: description.bound(),
         decimals: description.decimals(),
         rows_per_request: description.rows_per_request(),
@@ -87,4 +89,9 @@ fn class(label: &Label) -> Class {
         Label::Integer(label) => Class::Integer(*label),
         Label::Text(label) => Class::Text(label.clone()),
     }
+}
+
+/// How many columns a matrix has.
+pub(crate) fn width(matrix: &PyBuffer<f64>) -> usize {
+    matrix.shape().last().copied().unwrap_or_default().max(1)
 }

@@ -133,13 +133,6 @@ def test_of_several_models_one_has_to_be_named(client):
     assert (client.predict(IRIS.data, "texts") == CASES["texts"][0].predict(IRIS.data)).all()
 
 
-def test_trees_are_imported():
-    from sklearn.tree import DecisionTreeClassifier
-
-    tree = cloister.import_model(DecisionTreeClassifier(max_depth=2).fit(IRIS.data, SPECIES), ranges=IRIS.data)
-    assert tree.bound <= 1e-3
-
-
 def test_what_is_no_supported_model_is_refused_with_a_reason(tmp_path):
     from sklearn.svm import SVC
 
@@ -165,8 +158,8 @@ def test_what_skl2onnx_does_not_export_is_refused_with_a_reason():
     encoded = make_pipeline(encoder, LogisticRegression(max_iter=1000)).fit(texts, SPECIES)
     transformed = TransformedTargetRegressor(Ridge(), func=np.log1p, inverse_func=np.expm1)
     transformed.fit(DIABETES.data, DIABETES.target)
-    for estimator, why in [(encoded, "Pipeline cannot be exported: invalid"), (transformed, "Regressor cannot be")]:
-        with pytest.raises(cloister.BadInput, match=f"scikit-learn's .*{why}") as caught:
+    for estimator, why in [(encoded, "Pipeline cannot be .*: invalid"), (transformed, "Regressor cannot be")]:
+        with pytest.raises(cloister.BadInput, match=why) as caught:
             cloister.import_model(estimator)
         assert caught.value.code == "not_exported" and "pandas.get_dummies" in caught.value.remedy
         assert caught.value.__cause__ is not None

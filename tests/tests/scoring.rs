@@ -11,14 +11,17 @@ use std::{
     time::{Duration, Instant},
 };
 
+use cloister_client::Prediction;
 use cloister_e2e::{
     cli::{CLOISTER, Outcome, cloister},
     iris,
     linear::Case,
     process::Process,
     python::Python,
+    trees,
     world::{self, Link, World},
 };
+use cloister_inference::Thresholds;
 use reqwest::{StatusCode, header};
 use serde_json::{Value, json};
 
@@ -44,7 +47,12 @@ impl Scoring {
     }
 
     async fn infer(&self, body: &Value) -> (StatusCode, Value) {
-        let request = reqwest::Client::new().post(format!("{}/v2/models/iris/infer", self.url)).body(body.to_string());
+        self.ask("iris", body).await
+    }
+
+    async fn ask(&self, model: &str, body: &Value) -> (StatusCode, Value) {
+        let url = format!("{}/v2/models/{model}/infer", self.url);
+        let request = reqwest::Client::new().post(url).body(body.to_string());
         let answer = request.send().await.unwrap();
         (answer.status(), serde_json::from_slice(&answer.bytes().await.unwrap()).unwrap())
     }
@@ -85,6 +93,52 @@ fn unmodified_clients_get_what_scikit_learn_says() {
     let address = scoring.url.strip_prefix("http://").unwrap();
     let output = python.run_with("scoring.py", &[address], &json!(told).to_string()).unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+/// Whoever asks does not see that a request of theirs holds one row, or that logits may be probabilities already.
+#[tokio::test]
+async fn trees_and_networks_are_asked_as_any_other_model() {
+    let (public, hidden) = (Thresholds::Public, Thresholds::Hidden);
+    let models = [("iris-dt", public, 2e-2), ("bc-dt", public, 2e-2), ("iris-16", hidden, 0.2)];
+    let cases = models.map(|(name, ..)| trees::Case::named(name).unwrap());
+    let import = |(case, (_, thresholds, _)): (&trees::Case, _)| case.import(1e-2, thresholds).unwrap().unwrap().bundle;
+    let bundles: Vec<_> = cases.iter().zip(models).map(import).collect();
+    let scoring = Scoring::before(World::serving(Link::Tcp, &bundles).unwrap(), &[]);
+    for ((case, bundle), (name, _, within)) in cases.iter().zip(&bundles).zip(models) {
+        let description = bundle.description();
+        let (labels, width) = (description.labels().len(), description.logits());
+        let metadata: Value = serde_json::from_slice(&scoring.get(&format!("/v2/models/{name}")).await.1).unwrap();
+        let declared = json!([
+            {"name": "label", "datatype": "INT64", "shape": [-1]},
+            {"name": "probabilities", "datatype": "FP64", "shape": [-1, labels]},
+            {"name": "logits", "datatype": "FP64", "shape": [-1, width]},
+            {"name": "certain", "datatype": "BOOL", "shape": [-1]},
+        ]);
+        assert_eq!(metadata["outputs"], declared, "{name}");
+
+        let rows = &case.rows().unwrap()[..5];
+        let shape = [rows.len(), description.features().len()];
+        let input = json!({"inputs": [{"name": "X", "shape": shape, "datatype": "FP64", "data": rows}]});
+        let (status, answer) = scoring.ask(name, &input).await;
+        assert_eq!(status, 200, "{answer}");
+        let output = |name: &str| {
+            let outputs = answer["outputs"].as_array().unwrap();
+            outputs.iter().find(|output| output["name"] == name).unwrap()["data"].clone()
+        };
+        let numbers = |name: &str| serde_json::from_value::<Vec<f64>>(output(name)).unwrap();
+        let logits = numbers("logits");
+        let predictions: Vec<_> = logits.chunks(width).map(|row| Prediction::new(description, row.to_vec())).collect();
+        let comparison = case.compare(&predictions).unwrap();
+        assert!(
+            comparison.other == 0 && comparison.errors.iter().all(|error| *error <= within),
+            "{name}: {comparison:?}"
+        );
+        let probabilities = predictions.iter().flat_map(|prediction| prediction.outputs.clone());
+        assert!(probabilities.zip(numbers("probabilities")).all(|(one, other)| (one - other).abs() < 1e-12), "{name}");
+        let told: Vec<String> = output("label").as_array().unwrap().iter().map(ToString::to_string).collect();
+        assert_eq!(told, predictions.iter().map(Prediction::label_text).collect::<Vec<_>>(), "{name}");
+        assert_eq!(output("certain"), json!(predictions.iter().map(|p| p.certain).collect::<Vec<_>>()), "{name}");
+    }
 }
 
 #[tokio::test]

@@ -6,8 +6,7 @@ use clap::{Args, Subcommand};
 use cloister_attestation::Sha384;
 use cloister_client::{Row, Table, TableReader};
 use cloister_inference::{
-    Bundle, Description, FeatureRange, ImportError, ImportOptions, Link, PublicKey, Quantisation, SelfCheck, Step,
-    Thresholds, import,
+    Bundle, Description, FeatureRange, ImportError, ImportOptions, Link, PublicKey, SelfCheck, Step, Thresholds, import,
 };
 use serde_json::{Value, json};
 
@@ -122,7 +121,9 @@ impl Import {
         std::fs::write(&self.out, imported.bundle.to_bytes()).map_err(|error| Failure::file(&self.out, &error))?;
         show(&imported.bundle, output);
         if let Some(quantisation) = &imported.report.quantisation {
-            show_quantisation(quantisation, output);
+            output.set("labels_changed", quantisation.labels_changed);
+            output.set("largest_change", quantisation.largest_difference);
+            output.line(format!("quantisation: {quantisation}"));
         }
         let SelfCheck { rows, largest_difference } = imported.report.self_check;
         output.set("self_check", largest_difference);
@@ -204,18 +205,6 @@ fn first_rows(path: &Path, columns: &[FeatureRange]) -> Result<Vec<Vec<f64>>, Fa
         rows.push(reader.header().numbers_or_missing(&row, &positions, |_| true).map_err(bad_table)?);
     }
     Ok(rows)
-}
-
-/// What cutting features into levels has changed.
-fn show_quantisation(quantisation: &Quantisation, output: &mut Output) {
-    let Quantisation { rows, from_data, labels_changed, largest_difference, bits, .. } = *quantisation;
-    let which = if from_data { "rows of the data" } else { "rows all over the ranges" };
-    output.set("labels_changed", labels_changed);
-    output.set("largest_change", largest_difference);
-    output.line(format!(
-        "quantisation: {bits} bits a row; of {rows} {which}, {labels_changed} have another label, and no logit moves by more \
-         than {largest_difference:.2e}"
-    ));
 }
 
 fn show(bundle: &Bundle, output: &mut Output) {

@@ -8,8 +8,8 @@ pub struct Prediction {
     /// The predicted class: that of the largest published logit; with one logit for two labels the second label if the
     /// logit is positive, or more than half if it is a probability. A regression has none.
     pub label: Option<Label>,
-    /// Whether the label is the original model's for sure: no change of the logits by the bound makes it another.
-    /// Always so for a regression.
+    /// Whether the label is for sure that of the model which the [bound](Description::bound) is of: no change of the logits
+    /// by it makes the label another. Always so for a regression.
     pub certain: bool,
     /// The published logits, in the order of [`Description::logit_names`].
     pub logits: Vec<f64>,

@@ -38,7 +38,7 @@ pub(super) struct Task<'a> {
     pub(super) rows: &'a [Vec<f64>],
     pub(super) link: Link,
     /// Whether rows have labels.
-    pub(super) classifies: bool,
+    pub(super) is_classifier: bool,
     pub(super) thresholds: Thresholds,
     pub(super) wish: Wish,
 }
@@ -124,7 +124,7 @@ impl Task<'_> {
         let (mut labels_changed, mut largest, mut squares, mut values) = (0, 0.0_f64, 0.0, vec![]);
         for row in &rows {
             let (exact, quantised) = (self.source.logits(row), levelled.logits(row));
-            labels_changed += usize::from(self.classifies && self.label(&exact) != self.label(&quantised));
+            labels_changed += usize::from(self.label(&exact) != self.label(&quantised));
             for (exact, quantised) in exact.iter().zip(&quantised) {
                 largest = largest.max((exact - quantised).abs());
                 squares += (exact - quantised).powi(2);
@@ -133,16 +133,17 @@ impl Task<'_> {
         }
         let mean = values.iter().sum::<f64>() / values.len().max(1) as f64;
         let spread: f64 = values.iter().map(|value| (value - mean).powi(2)).sum();
-        let amount = match self.classifies {
-            true => labels_changed as f64 / rows.len().max(1) as f64,
+        let labels_changed = self.is_classifier.then_some(labels_changed);
+        let amount = match labels_changed {
+            Some(changed) => changed as f64 / rows.len().max(1) as f64,
             // The root mean square, over the standard deviation of what is predicted.
-            false => (squares / spread.max(f64::MIN_POSITIVE)).sqrt() * REGRESSION_SHARE,
+            None => (squares / spread.max(f64::MIN_POSITIVE)).sqrt() * REGRESSION_SHARE,
         };
         let from_data = !self.rows.is_empty();
         Quantisation { rows: rows.len(), from_data, labels_changed, largest_difference: largest, bits, amount }
     }
 
-    /// The index of the label.
+    /// The index of a classifier's label.
     fn label(&self, logits: &[f64]) -> usize {
         match (self.link, logits) {
             (Link::Probability, [p]) => usize::from(*p > 0.5),
@@ -350,7 +351,7 @@ mod tests {
             features,
             rows,
             link: Link::Sigmoid,
-            classifies: true,
+            is_classifier: true,
             thresholds: Thresholds::Hidden,
             wish: Wish { precision: 1e-2, distance: None },
         }
@@ -362,7 +363,7 @@ mod tests {
         let rows: Vec<Vec<f64>> = (0..200).map(|i| vec![f64::from(i) / 199.0]).collect();
         let bits = |source: &Source, rows: &[Vec<f64>]| Choice::new(&task(source, &features, rows)).unwrap();
         let halves = bits(&source, &rows);
-        assert_eq!((halves.selection.grids, halves.quantisation.labels_changed), (vec![Grid::Uniform(2)], 0));
+        assert_eq!((halves.selection.grids, halves.quantisation.labels_changed), (vec![Grid::Uniform(2)], Some(0)));
         // The ends of few intervals are far from this cut, but nothing of the data is between.
         let gap: Vec<Vec<f64>> = rows.iter().filter(|row| row[0] < 0.25 || row[0] > 0.45).cloned().collect();
         assert_eq!(bits(&staircase(&[0.44]), &gap).selection.grids, [Grid::Uniform(2)]);
@@ -378,16 +379,19 @@ mod tests {
         let (source, features) = (staircase(&[0.1, 0.44, 0.44, 2.0]), [feature("x", 0.0, 1.0)]);
         let choice = Choice::new(&Task { thresholds: Thresholds::Public, ..task(&source, &features, &[]) }).unwrap();
         assert_eq!(choice.selection.grids, [Grid::Cuts(vec![0.1, 0.44])], "the last is out of range");
-        assert_eq!((choice.quantisation.labels_changed, choice.quantisation.largest_difference), (0, 0.0));
+        assert_eq!((choice.quantisation.labels_changed, choice.quantisation.largest_difference), (Some(0), 0.0));
     }
 
     #[test]
     fn a_regression_counts_deviations() {
         let cuts: Vec<f64> = (1..64).map(|i| f64::from(i) / 64.0).collect();
         let (source, features) = (staircase(&cuts), [feature("x", 0.0, 1.0)]);
-        let choice = Choice::new(&Task { classifies: false, link: Link::Identity, ..task(&source, &features, &[]) });
+        let choice = Choice::new(&Task { is_classifier: false, link: Link::Identity, ..task(&source, &features, &[]) });
         let Quantisation { labels_changed, amount, largest_difference, bits, .. } = choice.unwrap().quantisation;
-        assert!(labels_changed == 0 && amount <= ENOUGH && largest_difference >= 1.0, "{amount} {largest_difference}");
+        assert!(
+            labels_changed.is_none() && amount <= ENOUGH && largest_difference >= 1.0,
+            "{amount} {largest_difference}"
+        );
         assert!((3..6).contains(&bits), "{bits} bits for 63 cuts");
     }
 

@@ -119,7 +119,7 @@ pub enum ImportError {
         reachable: Option<f64>,
     },
     /// Thresholds of a model that has none.
-    #[error("a network has no thresholds that could be public")]
+    #[error("the model has no thresholds that could be public: it has no trees")]
     NoThresholds,
     /// More bits than one request holds.
     #[error("the {bits} bits of a row take {len} bytes, where one request has at most {max}")]
@@ -223,7 +223,7 @@ impl ImportError {
                     .into()
             }
             Self::NoPrecision { .. } => "ask for a positive number such as 0.001".into(),
-            Self::NoThresholds => "import a network without public thresholds".into(),
+            Self::NoThresholds => "import it without public thresholds".into(),
             Self::TooLong { .. } => {
                 "make the thresholds public if they are trees, train on fewer columns, or ask for a coarser precision"
                     .into()

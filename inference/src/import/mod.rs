@@ -104,8 +104,8 @@ pub struct Quantisation {
     pub rows: usize,
     /// Whether they are data that was given, or lie all over the ranges.
     pub from_data: bool,
-    /// As many have another label.
-    pub labels_changed: usize,
+    /// As many have another label; of a regression, which has none, nothing.
+    pub labels_changed: Option<usize>,
     /// By which no logit has changed more.
     pub largest_difference: f64,
     /// The bits of a row.
@@ -160,10 +160,25 @@ pub struct SelfCheck {
 
 impl fmt::Display for ImportReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { precision, ledger, self_check: SelfCheck { rows, largest_difference }, quantisation: _ } = self;
+        let Self { precision, ledger, self_check: SelfCheck { rows, largest_difference }, quantisation } = self;
         writeln!(f, "{ledger}")?;
         writeln!(f, "{:<20} {precision:.3e}", "asked for")?;
+        if let Some(quantisation) = quantisation {
+            writeln!(f, "{:<20} {quantisation}", "quantisation")?;
+        }
         write!(f, "{:<20} {largest_difference:.3e} on {rows} random rows", "self-check")
+    }
+}
+
+impl fmt::Display for Quantisation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { rows, from_data, labels_changed, largest_difference, bits, amount: _ } = self;
+        let which = if *from_data { "rows of the data" } else { "rows all over the ranges" };
+        write!(f, "{bits} bits a row; of {rows} {which}, ")?;
+        if let Some(changed) = labels_changed {
+            write!(f, "{changed} have another label, and ")?;
+        }
+        write!(f, "no logit moves by more than {largest_difference:.2e}")
     }
 }
 
@@ -180,8 +195,10 @@ pub fn import(onnx: &[u8], options: &ImportOptions) -> Result<Imported, ImportEr
     description::check_shape(model.features(), model.chain.width(model.logits))?;
     let features = ranges::declare(&model, options)?;
     let wish = Wish { precision: options.precision, distance: options.model_privacy };
-    if !matches!(model.source, Source::Linear) {
-        return import_choice(&model, &features, wish, options);
+    match (&model.source, options.thresholds) {
+        (Source::Linear, Thresholds::Public) => return Err(ImportError::NoThresholds),
+        (Source::Linear, Thresholds::Hidden) => {}
+        _ => return import_choice(&model, &features, wish, options),
     }
     let folded = FoldedModel::new(&model, &features)?;
     let plan = Plan::new(&folded, &features, wish)?;
@@ -206,7 +223,7 @@ fn import_choice(
         features: &features,
         rows: &rows,
         link: model.link,
-        classifies: !model.labels.is_empty(),
+        is_classifier: !model.labels.is_empty(),
         thresholds: options.thresholds,
         wish,
     };

@@ -109,6 +109,8 @@ impl Reader {
             (Value::Vector { id: left, flat: false }, Value::Vector { id: right, flat: false }) => {
                 self.of_vectors(node, *left, *right)
             }
+            // So onnxmltools writes the probabilities of LightGBM.
+            (Value::Formula { .. }, Value::Constant(one)) if op(node) == "Mul" && is_one(one) => Ok(left),
             (Value::Vector { id, flat: false }, Value::Formula { formula, .. }) if op(node) == "Div" => {
                 match formula.write().filter(|written| written.scores == [*id]) {
                     Some(written) if written.text == "Sqrt(RowSquareSum(S))" => self.normalize(node, *id, Norm::L2),
@@ -338,6 +340,10 @@ impl Reader {
     }
 }
 
+fn is_one(constant: &Tensor) -> bool {
+    constant.row().is_some_and(|row| row.values == [1.0])
+}
+
 const NOT_LINEAR: &str = "what it reads is not linear in the features";
 
 /// As many values as an operator reads.
@@ -450,6 +456,17 @@ mod tests {
         assert_eq!(values(gathered, rows), [[5.0, 3.0, 5.0]]);
         let vector = sample().node("FeatureVectorizer(X, X) -> y").with_integers("inputdimensions", &[2, 2]);
         assert_eq!(values(vector, rows), [[3.0, 5.0, 3.0, 5.0]]);
+    }
+
+    #[test]
+    fn probabilities_times_one_are_probabilities() {
+        let times = |factor| {
+            let classifier = Sample::new(3).node("Softmax(X) -> p").node("ArgMax(X) -> label").with_integer("axis", 1);
+            classifier.floats("factor", &[1], &[factor]).node("Mul(p, factor) -> q")
+        };
+        assert_eq!(times(1.0).read(&["label", "q"]).unwrap().link, Link::Softmax);
+        let unlisted = "no supported model has the output Mul(Softmax(S),2) with these labels";
+        assert_eq!(times(2.0).refusal(&["label", "q"]).1, unlisted);
     }
 
     #[test]
