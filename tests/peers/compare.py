@@ -9,6 +9,9 @@ Each PYTHON is an interpreter that can import that system, numpy and scikit-lear
 Cloister is measured by `cargo measure`, or by a built PROGRAM, before and after the others; the faster counts.
 Everything runs on one thread, on processor 1 if there is `taskset`, but for the service, which is several processes.
 
+Trees and networks are a table of their own: of Concrete ML's script a row of the same kind of model, with the same
+hyper-parameters and 6 bits (networks: 3), trained on the same rows; accuracies are those on the rows that are held out.
+
 Of Cloister's figures for a task and a number of rows, the one is taken that is fastest and no less exact than the
 other system, or else the most exact. --markdown prints one row per task, number of rows and system: of several modes
 of a system the fastest whose labels are all equal to scikit-learn's, or else the fastest.
@@ -42,15 +45,28 @@ OURS = {
     ("synth784", 500): ["wide784-500"],
 }
 
-# Rows that Concrete ML evaluates, one by one; the fastest counts.
+# Models that choose: what Concrete ML's script is to train, and Cloister's figures.
+CHOOSERS = {
+    "iris-dt": ("iris dt 6", "trees/iris-dt"),
+    "iris-xgb": ("iris xgb 6", "trees/iris-xgb"),
+    "bc-rf": ("bc rf 6", "trees/bc-rf"),
+    "bc-xgb": ("bc xgb 6", "trees/bc-xgb"),
+    "digits-xgb": ("digits xgb 6", "trees/digits-xgb"),
+    "iris-nn": ("iris nn 3", "network/iris-16"),
+}
+
+# Rows that Concrete ML evaluates, one by one; the fastest counts. Of models that choose each takes seconds.
 CONCRETE_ROWS = 10
+CONCRETE_CHOOSER_ROWS = 2
 
 # For so few levels OpenFHE is fastest with BV key switching, and its keys and requests are smallest.
 OPENFHE_KEYS = {"KS": "BV", "DS": "10"}
 
 # What is compared: name in a row's data, title, and how a value is written.
 COMPARED = ["server_us", "client_us", "request_bytes", "reply_bytes", "key_bytes"]
-TITLES = ["task", "rows", "system", "server", "client", "request", "reply", "keys", "max logit error", "labels equal"]
+TITLES = ["task", "rows", "system", "server", "client", "request", "reply", "keys"]
+LINEAR_TITLES = [*TITLES, "max logit error", "labels equal"]
+CHOOSER_TITLES = [*TITLES, "accuracy in float", "encrypted"]
 
 NOTES = """\
 Each cell: the other system / Cloister (ratio). Server: from request bytes to reply bytes, Cloister's with
@@ -141,9 +157,9 @@ def measure(options):
     """Cloister's figures by their ids, and an error if there are none."""
     command = [str(options.measure.resolve())] if options.measure else ["cargo", "measure", "--"]
     figures = {}
-    for group in ["linear", "service"]:
+    for group in ["linear", "trees", "service"]:
         print("measure", group, "…", file=sys.stderr)
-        output, error = run([*command, "--json", group], os.environ, ROOT, pin=group == "linear")
+        output, error = run([*command, "--json", group], os.environ, ROOT, pin=group != "service")
         if error:
             return figures, f"measure {group}: {error}"
         lines = map(json.loads, output.splitlines())
@@ -196,8 +212,9 @@ def row_of_phases(task, count, system, result, phases, key_bytes):
 
 def read_concrete(result):
     """Its error and labels are those of all rows that it evaluated, everything else is of one."""
+    is_linear = result["model"] == "lr"
     row = {
-        "task": result["task"],
+        "task": result["task"] if is_linear else f"{result['task']}-{result['model']}",
         "rows": 1,
         "system": f"Concrete ML, {result['n_bits']} bits",
         "version": result["version"],
@@ -206,9 +223,14 @@ def read_concrete(result):
         "request_bytes": result["request_ct_bytes_per_sample"],
         "reply_bytes": result["response_bytes_per_sample"],
         "key_bytes": result["eval_key_bytes"],
-        "max_logit_error": result["fhe"]["max_abs_logit_err"],
-        "labels_equal": result["fhe_vs_sklearn_label_agreement"],
     }
+    if is_linear:
+        row["max_logit_error"] = result["fhe"]["max_abs_logit_err"]
+        row["labels_equal"] = result["fhe_vs_sklearn_label_agreement"]
+    else:
+        row["accuracy_float"] = result["acc_plain_float"]
+        # Of all rows that are held out: encryption changes none of its labels but for its p_error.
+        row["accuracy_encrypted"] = result["acc_cml_clear_quantised"]
     return [row]
 
 
@@ -219,7 +241,11 @@ def of_tasks(*commands):
 # For each option: the scripts with their arguments, and the reader of what they print.
 SYSTEMS = {
     "tenseal": (of_tasks("tenseal_lr.py {} batch40 3", "tenseal_lr.py {} batch 3"), read_tenseal),
-    "concrete": (of_tasks(f"cml_bench.py {{}} lr 12 {CONCRETE_ROWS}"), read_concrete),
+    "concrete": (
+        of_tasks(f"cml_bench.py {{}} lr 12 {CONCRETE_ROWS}")
+        + [f"cml_bench.py {arguments} {CONCRETE_CHOOSER_ROWS}" for arguments, _ in CHOOSERS.values()],
+        read_concrete,
+    ),
     "openfhe": (
         of_tasks("openfhe_lr.py {} row 3 1", "openfhe_lr.py {} row 3", "openfhe_lr.py {} col 3"),
         read_openfhe,
@@ -233,11 +259,13 @@ SYSTEMS = {
 
 def place(row):
     """Where a row stands in a table; rows of one place differ in the mode of the system."""
-    return TASKS.index(row["task"]), row["rows"], row["system"].split(",")[0]
+    return [*TASKS, *CHOOSERS].index(row["task"]), row["rows"], row["system"].split(",")[0]
 
 
 def compare(row, figures):
     """The row, with our figures beside it if there are any."""
+    if row["task"] in CHOOSERS:
+        return row | {"ours": of_chooser(CHOOSERS[row["task"]][1], figures)}
     ours = [of_id(id, figures) for id in OURS[row["task"], row["rows"]] if f"linear/{id}/server_us" in figures]
     exact = [one for one in ours if one["max_logit_error"] <= row["max_logit_error"]]
     if exact:
@@ -253,6 +281,11 @@ def of_id(id, figures):
     compared["key_bytes"] = figure("public_key_bytes")
     labels = figure("labels_equal") / figure("rows")
     return {"id": id, **compared, "max_logit_error": figure("max_logit_error"), "labels_equal": labels}
+
+
+def of_chooser(id, figures):
+    what = {one: one for one in [*COMPARED, "accuracy_float", "accuracy_encrypted"]} | {"key_bytes": "public_key_bytes"}
+    return {one: figures.get(f"{id}/{ours}") for one, ours in what.items()} | {"id": id}
 
 
 def machine():
@@ -271,10 +304,11 @@ def print_text(report):
     print(report["machine"])
     print("load averages at the end:", ", ".join(f"{load:.1f}" for load in report["load"]))
     print(NOTES)
-    table = [TITLES, *map(cells, report["rows"])]
-    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-    for line in table:
-        print("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
+    for table in tables(report["rows"]):
+        widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+        for line in table:
+            print("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
+        print()
     for id, value in sorted(report["figures"].items()):
         if id.startswith("service/"):
             print(f"{id}: {value:.4g}")
@@ -282,9 +316,17 @@ def print_text(report):
 
 def print_markdown(report):
     print(f"On {report['machine']}. {' '.join(NOTES.split())}\n")
-    rows = [cells(row) for row in fastest(report["rows"])]
-    for line in [TITLES, ["---"] * len(TITLES), *rows]:
-        print("| " + " | ".join(line) + " |")
+    for titles, *lines in tables(fastest(report["rows"])):
+        for line in [titles, ["---"] * len(titles), *lines]:
+            print("| " + " | ".join(line) + " |")
+        print()
+
+
+def tables(rows):
+    """That of linear models and that of models that choose, where there are rows."""
+    choosers = [cells(row) for row in rows if row["task"] in CHOOSERS]
+    linear = [cells(row) for row in rows if row["task"] not in CHOOSERS]
+    return [[titles, *lines] for titles, lines in [(LINEAR_TITLES, linear), (CHOOSER_TITLES, choosers)] if lines]
 
 
 def fastest(rows):
@@ -292,7 +334,7 @@ def fastest(rows):
     best = {}
     for row in rows:
         key = place(row)
-        best[key] = min(best.get(key, row), row, key=lambda row: (row["labels_equal"] < 1, row["server_us"]))
+        best[key] = min(best.get(key, row), row, key=lambda row: (row.get("labels_equal", 1) < 1, row["server_us"]))
     return [best[key] for key in sorted(best)]
 
 
@@ -301,9 +343,16 @@ def cells(row):
     compared = [
         both(row[what], ours.get(what), time if what.endswith("_us") else size, ratio=True) for what in COMPARED
     ]
+    return [row["task"], str(row["rows"]), f"{row['system']} ({row['version']})", *compared, *quality(row, ours)]
+
+
+def quality(row, ours):
+    if row["task"] in CHOOSERS:
+        accuracies = ["accuracy_float", "accuracy_encrypted"]
+        return [both(row[what], ours.get(what), lambda share: f"{share:.3f}") for what in accuracies]
     error = both(row["max_logit_error"], ours.get("max_logit_error"), lambda error: f"{error:.1e}")
     labels = both(row["labels_equal"], ours.get("labels_equal"), lambda share: f"{share:.1%}".replace("100.0%", "all"))
-    return [row["task"], str(row["rows"]), f"{row['system']} ({row['version']})", *compared, error, labels]
+    return [error, labels]
 
 
 def both(theirs, ours, write, ratio=False):

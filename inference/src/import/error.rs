@@ -240,7 +240,7 @@ impl ImportError {
                 "export the model in float64 (DoubleTensorType), or ask for a coarser precision".into()
             }
             Self::Precision { reachable: Some(precision), .. } => {
-                format!("ask for a precision of {precision:e}, or declare narrower ranges by giving data")
+                format!("ask for a precision of {precision:e}, or give a linear model narrower ranges by data")
             }
             Self::Precision { reachable: None, .. } => "declare narrower ranges by giving data".into(),
             Self::SelfCheck { .. } | Self::Bundle(_) | Self::Encode(_) => {
