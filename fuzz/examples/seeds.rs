@@ -22,7 +22,7 @@ use cloister_inference::{Bundle, Evaluator, PublicKey, Scratch, Session};
 use signed::Enclave;
 
 fn main() {
-    let (bundle, larger_ring) = models::write();
+    let (bundle, larger_ring, choosers) = models::write();
     let enclave = Enclave::new(&bundle);
     let exchange = Exchange::new(&bundle, &[[5.1, 3.5, 1.4, 0.2]]);
     let other = Exchange::new(&bundle, &[[6.0, 3.0, 4.8, 1.8]]);
@@ -30,7 +30,7 @@ fn main() {
     policies::write(&enclave);
     documents::write(&enclave);
     signed::write(&enclave, &exchange, &other);
-    messages::write(&enclave, &bundle, &larger_ring, [&exchange, &other]);
+    messages::write(&enclave, &bundle, &larger_ring, &choosers, [&exchange, &other]);
 }
 
 /// A client's public key, and the ciphertexts of its first request and the answer.

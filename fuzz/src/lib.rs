@@ -7,11 +7,13 @@
 //! ```text
 //! attestation   documents and all that goes with them
 //! messages      what crosses an attested connection
+//! choosers      the same of trees and networks
 //! models        the files of models
 //! world         the one authority, enclave and client for which the seeds are valid
 //! ```
 
 pub mod attestation;
+pub mod choosers;
 pub mod messages;
 pub mod models;
 pub mod world;
@@ -31,7 +33,7 @@ pub struct Parser {
 }
 
 /// All of them.
-pub const PARSERS: [Parser; 15] = [
+pub const PARSERS: [Parser; 17] = [
     Parser { name: "document", parse: attestation::document, under_miri: true },
     Parser { name: "certificate_names", parse: attestation::certificate_names, under_miri: false },
     Parser { name: "policy", parse: attestation::policy, under_miri: false },
@@ -44,6 +46,8 @@ pub const PARSERS: [Parser; 15] = [
     Parser { name: "public_key", parse: messages::public_key, under_miri: false },
     Parser { name: "request", parse: messages::request, under_miri: true },
     Parser { name: "reply", parse: messages::reply, under_miri: true },
+    Parser { name: "selection_request", parse: choosers::selection_request, under_miri: false },
+    Parser { name: "selection_reply", parse: choosers::selection_reply, under_miri: false },
     Parser { name: "description", parse: models::description, under_miri: true },
     Parser { name: "bundle", parse: models::bundle, under_miri: true },
     Parser { name: "onnx", parse: models::onnx, under_miri: true },

@@ -36,7 +36,7 @@ pub fn public_key(bytes: &[u8]) -> Verdict {
 }
 
 /// Where a request names its public key: after its header.
-const NAMED_KEY: std::ops::Range<usize> = 9..25;
+pub(crate) const NAMED_KEY: std::ops::Range<usize> = 9..25;
 
 /// A request, on the enclave's side, which is the first on its connection: its public key came with it or not at all.
 pub fn request(bytes: &[u8]) -> Verdict {

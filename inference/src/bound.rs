@@ -194,9 +194,9 @@ impl Noise {
     }
 }
 
-/// (N + 1)·2^(63−b).
+/// (kN + 1)·2^(63−b).
 pub(crate) fn switch_error(bits: u32, parameters: ParameterSet) -> u128 {
-    (parameters.degree() as u128 + 1) << (63 - bits)
+    (parameters.mask_len() as u128 + 1) << (63 - bits)
 }
 
 /// A limit under 2^63 is what makes decryption certain: no sum wraps.

@@ -335,8 +335,9 @@ impl Fields {
         check_distinct("label", self.labels.iter().map(Label::to_string))?;
         self.check_numbers()?;
         match (&self.selection, self.limbs, self.v) {
-            (None, Some(_), 1) => Ok((self.packings()?, None)),
-            (Some(selection), None, 2) if self.layouts.is_empty() => {
+            // Weights multiply one polynomial; what is chosen has no shift.
+            (None, Some(_), 1) if self.parameters.dimension() == 1 => Ok((self.packings()?, None)),
+            (Some(selection), None, 2) if self.layouts.is_empty() && !self.scale.is_exact() => {
                 Ok((vec![], Some(self.selection_shape(selection)?)))
             }
             _ => Err(DescriptionError::Kind),

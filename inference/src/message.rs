@@ -435,6 +435,50 @@ mod tests {
         assert_eq!(error(&longer), MessageError::Length { kind, expected: actual, actual: actual + 1 });
     }
 
+    /// Shapes in which nothing but one number differs have requests of other lengths.
+    #[test]
+    fn each_fault_of_a_request_of_bits_has_its_error() {
+        let (kind, set) = (MessageKind::Request, ParameterSet::K4N512TUniform17);
+        let shape = |bits: usize, levels: u32, count: usize, logits: usize| selection::Shape {
+            parameters: set,
+            gadget: selection::Gadget { base: 12, levels },
+            check: selection::Check { bits: 4, count },
+            bits,
+            logits,
+            reply_bits: 30,
+        };
+        let own = shape(3, 2, 16, 5);
+        let mut whole = header(kind, set, 0, 1).to_vec();
+        whole.resize(own.request_len(), 0xff);
+        let error = |bytes: &[u8]| SelectionRequest::parse(bytes, &own).unwrap_err();
+        let with = |at: usize, byte: u8| {
+            let mut bytes = whole.clone();
+            bytes[at] = byte;
+            error(&bytes)
+        };
+        let parsed = SelectionRequest::parse(&whole, &own).unwrap();
+        assert_eq!((parsed.check.len(), parsed.bits.len()), (21 * 6, 3 * 10 * 512 * 6));
+        assert_eq!(error(&whole[..8]), MessageError::Header { kind, len: 8 });
+        assert_eq!(with(3, b'p'), MessageError::Magic { kind, actual: *b"clrp" });
+        assert_eq!(with(4, 9), MessageError::Version { kind, version: 9 });
+        assert_eq!(with(5, 1), MessageError::Parameters { kind, expected: set, actual: 1 });
+        assert_eq!(with(6, 1), MessageError::Layout { kind, layout: 1, layouts: 1 });
+        assert_eq!(with(7, 0), MessageError::Rows { kind, rows: 0, capacity: 1 });
+        assert_eq!(with(7, 2), MessageError::Rows { kind, rows: 2, capacity: 1 });
+        assert_eq!(with(8, 0xff), MessageError::Rows { kind, rows: 0xff01, capacity: 1 });
+        let expected = whole.len();
+        for actual in [HEADER_LEN, REQUEST_HEAD_LEN - 1, REQUEST_HEAD_LEN, expected - 1] {
+            assert_eq!(error(&whole[..actual]), MessageError::Length { kind, expected, actual });
+        }
+        for other in [shape(2, 2, 16, 5), shape(4, 2, 16, 5), shape(3, 1, 16, 5), shape(3, 3, 16, 5), shape(3, 2, 2, 5)]
+        {
+            let actual = other.request_len();
+            whole.resize(actual, 0xff);
+            let error = SelectionRequest::parse(&whole, &own).unwrap_err();
+            assert_eq!(error, MessageError::Length { kind, expected, actual });
+        }
+    }
+
     #[test]
     fn a_public_key_has_no_layout_and_no_rows() {
         let (kind, set) = (MessageKind::PublicKey, ParameterSet::N4096TUniform3);

@@ -5,17 +5,26 @@ use cloister_wire::oip::{Expected, Framed, InferRequest, InferResponse};
 
 use crate::{Corpus, Exchange, replaced, signed::Enclave};
 
-pub(crate) fn write(enclave: &Enclave, bundle: &Bundle, larger_ring: &Bundle, [exchange, other]: [&Exchange; 2]) {
-    let larger_key = Session::new(larger_ring.description()).public_key().to_vec();
-    public_keys(&exchange.key, &larger_key);
+pub(crate) fn write(
+    enclave: &Enclave,
+    bundle: &Bundle,
+    larger_ring: &Bundle,
+    choosers: &[Bundle; 3],
+    [exchange, other]: [&Exchange; 2],
+) {
+    let [larger_key, smaller_key] =
+        [larger_ring, &choosers[0]].map(|bundle| Session::new(bundle.description()).public_key().to_vec());
+    public_keys(&exchange.key, &larger_key, &smaller_key);
     requests(bundle, exchange, other, &larger_key);
     replies(enclave, bundle, exchange, other);
+    chosen(choosers);
 }
 
-fn public_keys(key: &[u8], larger_key: &[u8]) {
+fn public_keys(key: &[u8], larger_key: &[u8], smaller_key: &[u8]) {
     let corpus = Corpus::new("public_key");
     corpus.valid("n2048-tuniform17", key);
     corpus.valid("n4096-tuniform3", larger_key);
+    corpus.valid("k4-n512-tuniform17", smaller_key);
     corpus.valid("all-ones", [&key[..9], &vec![0xff; key.len() - 9]].concat());
     corpus.refused("message_too_short-empty", []);
     corpus.refused("message_too_short", &key[..8]);
@@ -124,6 +133,64 @@ fn replies(enclave: &Enclave, bundle: &Bundle, exchange: &Exchange, other: &Exch
     }
     let rows = Exchange::new(bundle, &[[5.1, 3.5, 1.4, 0.2]; 2]);
     corpus.refused("reply_to_another_request", vouched(&rows.reply));
+}
+
+/// Of trees and networks: ciphertexts behind the number of their model.
+fn chosen(choosers: &[Bundle; 3]) {
+    let (requests, replies) = (Corpus::new("selection_request"), Corpus::new("selection_reply"));
+    let to = |number: usize, message: &[u8]| [&[number as u8], message].concat();
+    for (number, bundle) in choosers.iter().enumerate() {
+        let mut session = Session::new(bundle.description());
+        let request = session.encrypt(&[[4.0]]).expect("the row is within the ranges");
+        requests.valid(bundle.name(), to(number, request.bytes()));
+        // What is changed of a reply.
+        replies.valid(bundle.name(), to(number, &vec![0; bundle.reply_len(1)]));
+    }
+    chosen_requests(&requests, &choosers[0]);
+    chosen_replies(&replies, &choosers[0]);
+}
+
+fn chosen_requests(corpus: &Corpus, tree: &Bundle) {
+    let mut session = Session::new(tree.description());
+    let request = session.encrypt(&[[4.0]]).expect("the row is within the ranges").bytes().to_vec();
+    let sent = |message: &[u8]| [&[0], message].concat();
+    let changed = |place: usize, byte: u8| [&request[..place], &[byte], &request[place + 1..100]].concat();
+    corpus.refused("unknown_model-none-named", []);
+    corpus.refused("unknown_model", [3]);
+    corpus.refused("message_too_short-empty", sent(&[]));
+    corpus.refused("message_too_short", sent(&request[..8]));
+    corpus.refused("message_magic", sent(&changed(3, b'p')));
+    corpus.refused("message_version", sent(&changed(4, 9)));
+    corpus.refused("message_parameters-of-a-network", sent(&changed(5, 1)));
+    corpus.refused("message_layout", sent(&changed(6, 1)));
+    corpus.refused("message_rows-none", sent(&changed(7, 0)));
+    corpus.refused("message_rows-two", sent(&changed(7, 2)));
+    corpus.refused("message_length-header-alone", sent(&request[..9]));
+    corpus.refused("message_length-no-bits", sent(&request[..9 + 16 + 32 + 19 * 6]));
+    corpus.refused("message_length-truncated", sent(&request[..request.len() - 1]));
+    corpus.refused("message_length-trailing-byte", sent(&[&request[..], &[0]].concat()));
+}
+
+fn chosen_replies(corpus: &Corpus, tree: &Bundle) {
+    let unchanged = vec![0; tree.reply_len(1)];
+    let with = |place: usize, byte: u8| {
+        let mut changes = [&[0], &unchanged[..]].concat();
+        changes[1 + place] = byte;
+        changes
+    };
+    corpus.refused("unknown_model", [3]);
+    corpus.refused("message_too_short", [0; 9]);
+    for (code, place) in HEADER {
+        corpus.refused(code, with(place, 0x40));
+    }
+    corpus.refused("message_length-truncated", [&[0], &unchanged[1..]].concat());
+    corpus.refused("message_length-trailing-byte", [&[0, 0], &unchanged[..]].concat());
+    let mut masks = [&[0], &unchanged[..]].concat();
+    masks[10..100].fill(0xff);
+    corpus.refused("reply_foreign-mask", masks);
+    // The last coefficient is the check's.
+    corpus.refused("reply_foreign-check", with(unchanged.len() - 1, 0xff));
+    corpus.refused("reply_foreign-all", [&[0], &unchanged[..9], &vec![0xff; unchanged.len() - 9]].concat());
 }
 
 /// The length of the JSON header in two big-endian bytes, and the body.

@@ -1,10 +1,10 @@
 //! ONNX files, and the bundles and descriptions that are made of them.
 
 use ciborium::Value;
-use cloister_inference::{Bundle, FeatureRange, ImportOptions, import};
+use cloister_inference::{Bundle, BundleError, FeatureRange, ImportOptions, Thresholds, import};
 use rten_onnx::onnx::{AttributeProto, GraphProto, ModelProto, NodeProto};
 
-use crate::{Corpus, replaced, set};
+use crate::{Corpus, at, replaced, set};
 
 const IRIS: &[u8] = include_bytes!("../../../tests/data/iris/iris.onnx");
 
@@ -39,14 +39,27 @@ const REGRESSION: &[u8] = linear!("linnerud-linear").1;
 const PIXELS: &[u8] = linear!("digits-sgd-hinge").1;
 const NAMED: &[u8] = linear!("iris-named").1;
 
-/// Returns the bundle of the Iris model, and one for the larger ring.
-pub(crate) fn write() -> (Bundle, Bundle) {
+macro_rules! choosing {
+    ($name:literal) => {
+        ($name, include_bytes!(concat!("../../../tests/data/trees/", $name, ".onnx")) as &[u8])
+    };
+}
+
+/// Those with scalers, which say where columns lie.
+const CHOOSING: [(&str, &[u8]); 3] =
+    [choosing!("cancer-tree-scaled"), choosing!("iris-boosting-scaled"), choosing!("iris-network")];
+
+const TREE: &[u8] = choosing!("linnerud-tree").1;
+const NETWORK: &[u8] = choosing!("diabetes-network").1;
+
+/// Returns the bundle of the Iris model, one for the larger ring, and those that [`choosers`] makes.
+pub(crate) fn write() -> (Bundle, Bundle, [Bundle; 3]) {
     onnx();
     let bundle = imported(IRIS, ImportOptions::new("iris", "1.0"));
     let models = Models::new();
     bundles(&bundle, &models);
     descriptions(&bundle, &models);
-    (bundle, models.larger_ring)
+    (bundle, models.larger_ring, models.choosers)
 }
 
 fn imported(onnx: &[u8], options: ImportOptions) -> Bundle {
@@ -68,9 +81,12 @@ fn onnx() {
     );
     LINEAR.iter().for_each(|(name, onnx)| corpus.valid(name, onnx));
     corpus.valid("iris-imputer", IMPUTED);
+    CHOOSING.iter().for_each(|(name, onnx)| corpus.valid(name, onnx));
+    corpus.valid("network", network());
 
     corpus.refused("no_ranges", changed(|graph| bypass(graph, "Scaler")));
     corpus.refused("no_ranges-regression", REGRESSION);
+    corpus.refused("no_ranges-tree", TREE);
     corpus.refused("range", changed(|graph| floats(graph, "Scaler", "scale")[0] = 0.0));
     corpus.refused("text-escape", escaped_everywhere(NAMED));
     corpus.refused("precision", changed(|graph| floats(graph, "LinearClassifier", "coefficients")[0] = 1e30));
@@ -90,7 +106,11 @@ fn onnx() {
 }
 
 fn changed(change: impl FnOnce(&mut GraphProto)) -> Vec<u8> {
-    let mut model = ModelProto::parse_buf(IRIS).expect("the file is ONNX");
+    changed_of(IRIS, change)
+}
+
+fn changed_of(onnx: &[u8], change: impl FnOnce(&mut GraphProto)) -> Vec<u8> {
+    let mut model = ModelProto::parse_buf(onnx).expect("the file is ONNX");
     change(model.graph.as_mut().expect("the file has a graph"));
     model.write_buf().expect("a Vec takes every byte")
 }
@@ -155,6 +175,35 @@ fn integer_labels(graph: &mut GraphProto) {
     label.attribute = vec![AttributeProto { name: Some("to".into()), i: Some(7), ..Default::default() }];
 }
 
+/// A tree of one column, whose requests are short.
+fn tree() -> Vec<u8> {
+    changed_of(TREE, |graph| {
+        columns(graph, 1);
+        attribute(graph, "TreeEnsembleRegressor", "nodes_featureids").ints.fill(0);
+        let cuts = [1.5, 0.0, 6.0, 3.0, 0.0, 0.0, 9.0, 0.0, 0.0];
+        floats(graph, "TreeEnsembleRegressor", "nodes_values").copy_from_slice(&cuts);
+    })
+}
+
+/// A network of one column and two units.
+fn network() -> Vec<u8> {
+    changed_of(NETWORK, |graph| {
+        columns(graph, 1);
+        *floats(graph, "Scaler", "offset") = vec![0.5];
+        *floats(graph, "Scaler", "scale") = vec![2.0];
+        initializer(graph, "coefficient", &[1, 2], &[0.7, -0.4]);
+        initializer(graph, "intercepts", &[1, 2], &[0.1, 0.3]);
+        initializer(graph, "coefficient1", &[2, 1], &[1.5, -0.8]);
+        initializer(graph, "intercepts1", &[1, 1], &[0.2]);
+    })
+}
+
+fn initializer(graph: &mut GraphProto, name: &str, dims: &[i64], values: &[f32]) {
+    let tensor = graph.initializer.iter_mut().find(|tensor| tensor.name.as_deref() == Some(name));
+    let tensor = tensor.expect("the graph has one");
+    (tensor.dims, tensor.float_data, tensor.raw_data) = (dims.into(), values.into(), None);
+}
+
 /// What the only input says of its columns.
 fn columns(graph: &mut GraphProto, columns: i64) {
     let tensor = graph.input[0].r#type.as_mut().and_then(|kind| kind.tensor_type.as_mut());
@@ -169,6 +218,26 @@ struct Models {
     grid: Bundle,
     normalized: Bundle,
     larger_ring: Bundle,
+    choosers: [Bundle; 3],
+}
+
+/// By the numbers that `cloister_fuzz::choosers` gives them.
+const CHOOSERS: [&str; 3] = ["tree-hidden", "tree-public", "network"];
+
+fn choosers() -> [Bundle; 3] {
+    let options = |name: &str, precision, thresholds| ImportOptions {
+        precision,
+        thresholds,
+        ranges: Some(ranges(&["chins"], (1.0, 11.0), None)),
+        ..ImportOptions::new(name, "1")
+    };
+    // Two bits tell these rows from each other.
+    let rows = [1.5, 4.5, 7.5, 10.5].map(|x| vec![x]).to_vec();
+    [
+        imported(&tree(), options("tree-hidden", 1.0, Thresholds::Hidden)),
+        imported(&tree(), options("tree-public", 1.0, Thresholds::Public)),
+        imported(&network(), ImportOptions { rows, ..options("network", 0.05, Thresholds::Hidden) }),
+    ]
 }
 
 impl Models {
@@ -201,13 +270,20 @@ impl Models {
             ("one-logit", imported(linear!("cancer-ridge-raw").1, options("one-logit", 1e-6))),
             ("pixels", imported(PIXELS, pixels)),
         ];
-        Self { named, exact, grid, normalized: imported(NORMALIZED, options("normalized", 1e-3)), larger_ring }
+        Self {
+            named,
+            exact,
+            grid,
+            normalized: imported(NORMALIZED, options("normalized", 1e-3)),
+            larger_ring,
+            choosers: choosers(),
+        }
     }
 
     fn all(&self) -> impl Iterator<Item = (&str, &Bundle)> {
-        let Self { named, exact, grid, normalized, larger_ring } = self;
+        let Self { named, exact, grid, normalized, larger_ring, choosers } = self;
         let own = [("exact", exact), ("grid", grid), ("normalized", normalized), ("larger-ring", larger_ring)];
-        named.iter().map(|(name, bundle)| (*name, bundle)).chain(own)
+        named.iter().map(|(name, bundle)| (*name, bundle)).chain(own).chain(CHOOSERS.into_iter().zip(choosers))
     }
 }
 
@@ -244,11 +320,78 @@ fn bundles(iris: &Bundle, models: &Models) {
     corpus.refused("bundle_uncertain-noise-is-not-rounded-away", described(&models.exact, "scale/flood", 41));
     corpus.refused("format_not_deterministic-no-layouts", described(iris, "layouts", Value::Array(vec![])));
     corpus.refused("scale-limbs", described(&models.exact, "limbs/features/count", 9));
+    corpus.refused("kind-a-ring-of-trees", described(iris, "parameters", "k4-n512-tuniform17"));
+    trees_and_networks(&corpus, &models.choosers);
+}
+
+fn trees_and_networks(corpus: &Corpus, [hidden, public, network]: &[Bundle; 3]) {
+    let tree = hidden.to_bytes();
+    corpus.valid("tree-lone-leaf", limited(&set(&tree, "model/trees/trees", trees(vec![vec![7.into(); 3]], vec![]))));
+    let larger_ring = described_in(&described(hidden, "parameters", "n4096-tuniform3"), "bound", 2.0);
+    corpus.valid("tree-larger-ring", limited(&larger_ring));
+    corpus.valid("tree-two-levels", limited(&described(hidden, "selection/gadget/levels", 2)));
+    for (name, path, value) in [
+        ("feature", "0", 1),
+        ("no-cut", "1", 0),
+        ("cut-beyond", "1", 8),
+        ("itself", "2", 0),
+        ("the-same-twice", "2", 1),
+        ("nowhere", "3", i64::MAX),
+    ] {
+        let path = format!("model/trees/trees/0/branches/0/{path}");
+        corpus.refused(&format!("bundle_model-{name}"), set(&tree, &path, value));
+    }
+    corpus.refused("bundle_model-no-trees", set(&tree, "model/trees/trees", Value::Array(vec![])));
+    corpus.refused("bundle_model-no-leaf", set(&tree, "model/trees/trees", trees(vec![], vec![])));
+    corpus.refused("bundle_model-base", set(&tree, "model/trees/base", Value::Array(vec![])));
+    corpus.refused("bundle_model-leaf-of-none", set(&tree, "model/trees/trees/0/leaves/0", Value::Array(vec![])));
+    corpus.refused("bundle_uncertain-leaf", set(&tree, "model/trees/trees/0/leaves/0/0", i64::MIN));
+    corpus.refused("bundle_uncertain-check", described(public, "selection/check/bits", 16));
+    corpus.refused("bundle_limit-tree", described(hidden, "limit", 1));
+    corpus.refused("bundle_bound-tree", set(&tree, "export", 1.0));
+    corpus.refused("bundle_kind-neither", set(&tree, "v", 1));
+    corpus.refused("kind-a-shift", described(hidden, "scale/shift", 8));
+
+    let network = network.to_bytes();
+    for (name, path, value) in [
+        ("starts-before", "start", -1),
+        ("starts-behind", "start", i64::MAX),
+        ("turns-before", "turns/0", i64::MIN),
+        ("turns-behind", "turns/0", i64::MAX),
+    ] {
+        let path = format!("model/network/neurons/0/{path}");
+        corpus.refused(&format!("bundle_model-{name}"), set(&network, &path, value));
+    }
+    let neuron = |path: &str| set(&network, &format!("model/network/neurons/0/{path}"), Value::Array(vec![]));
+    corpus.refused("bundle_model-no-table", neuron("table"));
+    corpus.refused("bundle_model-no-turns", neuron("turns"));
+}
+
+fn trees(leaves: Vec<Vec<Value>>, branches: Vec<Value>) -> Value {
+    let leaves = leaves.into_iter().map(Value::Array).collect();
+    let tree = vec![("leaves".into(), Value::Array(leaves)), ("branches".into(), Value::Array(branches))];
+    Value::Array(vec![Value::Map(tree)])
 }
 
 /// The bundle with something else in its description.
 fn described(bundle: &Bundle, path: &str, value: impl Into<Value>) -> Vec<u8> {
-    set(&bundle.to_bytes(), "description", set(&bundle.description().to_bytes(), path, value))
+    described_in(&bundle.to_bytes(), path, value)
+}
+
+fn described_in(bundle: &[u8], path: &str, value: impl Into<Value>) -> Vec<u8> {
+    let mut document: Value = ciborium::from_reader(bundle).expect("the bundle is CBOR");
+    let description = at(&mut document, "description").as_bytes().expect("the description is bytes").clone();
+    set(bundle, "description", set(&description, path, value))
+}
+
+/// With the limit that its integers have.
+fn limited(bundle: &[u8]) -> Vec<u8> {
+    match Bundle::from_bytes(bundle) {
+        Err(BundleError::Limit { actual, .. }) => {
+            described_in(bundle, "limit", u64::try_from(actual).expect("logits are words"))
+        }
+        other => panic!("{other:?} has a limit of its own"),
+    }
 }
 
 fn descriptions(iris: &Bundle, models: &Models) {
@@ -293,8 +436,40 @@ fn descriptions(iris: &Bundle, models: &Models) {
     corpus.refused("step", set(&normalized, "steps", steps("impute", "values", vec![Value::Null])));
     corpus
         .refused("step-infinite", set(&normalized, "steps", steps("impute", "values", vec![f64::INFINITY.into(); 4])));
+    corpus.refused("kind-a-ring-of-trees", set(&bytes, "parameters", "k4-n512-tuniform17"));
+    selections(&corpus, &models.choosers);
     logits_and_layouts(&corpus, &bytes);
     scales(&corpus, &bytes, &exact);
+}
+
+/// What is said of bits, their gadget and their check.
+fn selections(corpus: &Corpus, [hidden, public, _]: &[Bundle; 3]) {
+    let [hidden, public] = [hidden, public].map(|bundle| bundle.description().to_bytes());
+    let cuts = |cuts: &[f64]| Value::Array(cuts.iter().map(|&cut| cut.into()).collect());
+    corpus.valid("no-bits", set(&public, "selection/grids/0/cuts", cuts(&[])));
+    corpus.valid("twelve-bits", set(&hidden, "selection/grids/0/uniform", 12));
+    corpus.refused("kind-a-shift", set(&hidden, "scale/shift", 8));
+    corpus.refused("kind-layouts", set(&hidden, "v", 1));
+    for (name, path, value) in [
+        ("no-uniform-bits", "grids/0/uniform", 0),
+        ("thirteen-bits", "grids/0/uniform", 13),
+        ("no-check", "check/count", 0),
+        ("long-check", "check/count", 65),
+        ("endless-check", "check/count", i64::MAX),
+        ("check-of-no-bits", "check/bits", 0),
+        ("check-of-words", "check/bits", 17),
+        ("no-levels", "gadget/levels", 0),
+        ("five-levels", "gadget/levels", 5),
+        ("digits-of-a-bit", "gadget/base", 1),
+        ("digits-of-a-word", "gadget/base", 33),
+        ("more-digits-than-a-float-has", "gadget/levels", 3),
+    ] {
+        corpus.refused(&format!("selection-{name}"), set(&hidden, &format!("selection/{path}"), value));
+    }
+    corpus.refused("selection-no-grids", set(&hidden, "selection/grids", Value::Array(vec![])));
+    for (name, values) in [("not-ascending", [3.0, 1.5]), ("twice", [3.0, 3.0]), ("endless", [3.0, f64::INFINITY])] {
+        corpus.refused(&format!("selection-cuts-{name}"), set(&public, "selection/grids/0/cuts", cuts(&values)));
+    }
 }
 
 fn labels<const N: usize>(labels: [Value; N]) -> Value {

@@ -59,7 +59,7 @@ impl Session {
     }
 
     /// The integer logits of the reply to a request, with their noise, once the check has come back.
-    pub(super) fn decrypt_chosen(
+    pub(crate) fn decrypt_chosen(
         &mut self,
         request: &Request,
         reply: &[u8],
@@ -104,9 +104,11 @@ mod tests {
     use crate::bundle::Bundle;
     use crate::bundle::tests::{chooser, uniform};
     use crate::evaluator::{Evaluator, Scratch};
+    use crate::message::{KEY_ID_LEN, REPLY_HEAD_LEN};
     use crate::parameters::ParameterSet;
     use crate::public_key::PublicKey;
     use crate::selection::Gadget;
+    use crate::selection::model::Model;
     use crate::selection::model::tests::{forest, network};
     use crate::selection::noise::Noise;
 
@@ -184,6 +186,72 @@ mod tests {
             assert_eq!(ours.decrypt(&request, &changed), Err(DecryptError::Foreign), "a mask that was changed");
             let (_, wrong) = (theirs.encrypt(&[&row]).unwrap(), PublicKey::from_bytes(theirs.public_key()).unwrap());
             assert!(evaluator.evaluate(request.bytes(), &wrong, &mut scratch).is_err());
+        }
+    }
+
+    /// The check ties a reply to its request and to the key, and to no model: which one it was is for attestation and
+    /// receipts to say.
+    #[test]
+    fn a_reply_of_another_model_is_noticed_only_if_it_is_to_another_request() {
+        let gadget = Gadget { base: 16, levels: 2 };
+        let [bundle, negative] = [1, -1].map(|sign| {
+            let (trees, bits) = forest(1, 6, 3);
+            let (mut model, bits) = (Model::from(trees), bits.iter().map(|bits| bits.len() as u32));
+            model.change(|value| *value *= sign);
+            chooser(ParameterSet::K4N512TUniform17, gadget, model, &bits.collect::<Vec<_>>())
+        });
+        let mut session = Session::new(bundle.description());
+        let key = PublicKey::from_bytes(session.public_key()).unwrap();
+        let row = row(&bundle, 1);
+        let (request, other) = (session.encrypt(&[&row]).unwrap(), session.encrypt(&[&row]).unwrap());
+        let [own, theirs] = [&bundle, &negative]
+            .map(|bundle| Evaluator::new(bundle).evaluate(request.bytes(), &key, &mut Scratch::default()).unwrap());
+        assert_eq!(session.decrypt(&other, &theirs), Err(DecryptError::Foreign));
+        let [own, theirs] = [own, theirs].map(|reply| session.decrypt(&request, &reply).unwrap().remove(0));
+        assert!(own.iter().zip(theirs).all(|(own, theirs)| (own + theirs).abs() <= 2.0 * bundle.bound()));
+    }
+
+    /// The check is no signature: it notices what meets it. A mask's coefficient meets each of the check's if a bit of
+    /// the secret is set, a logit's body none.
+    #[test]
+    fn a_change_is_noticed_where_it_meets_the_check() {
+        let bundle = &bundles()[0];
+        let shape = bundle.description().selection_shape().unwrap();
+        let mut session = Session::new(bundle.description());
+        let request = session.encrypt(&[row(bundle, 1)]).unwrap();
+        let reply = Evaluator::new(bundle).evaluate_bare(request.bytes(), &mut Scratch::default()).unwrap();
+        let width = shape.reply_bits as usize / 8;
+        let mut changed = |coefficient: usize, bit: u8| {
+            let mut reply = reply.clone();
+            reply[9 + (coefficient + 1) * width - 1] ^= bit;
+            session.decrypt_chosen(&request, &reply, &shape)
+        };
+        let bodies = shape.parameters.mask_len();
+        for check in bodies + shape.logits..bodies + shape.outputs() {
+            assert_eq!(changed(check, 0x80), Err(DecryptError::Foreign));
+        }
+        for logit in bodies..bodies + shape.logits {
+            assert!(changed(logit, 0x80).is_ok());
+        }
+        // 3/4 of 200, for a check of two coefficients, and eight standard deviations.
+        let noticed = (0..2000).step_by(10).filter(|&mask| changed(mask, 0x80).is_err()).count();
+        assert!((101..199).contains(&noticed), "{noticed}");
+    }
+
+    /// What differs between the messages for any two rows is encrypted.
+    #[test]
+    fn messages_of_all_rows_look_alike() {
+        for bundle in bundles() {
+            let (evaluator, mut session) = (Evaluator::new(&bundle), Session::new(bundle.description()));
+            let features = bundle.description().features().len();
+            let mut heads = [row(&bundle, 1), row(&bundle, 2), vec![-1.0; features], vec![1.0; features]].map(|row| {
+                let request = session.encrypt(&[row]).unwrap();
+                let reply = evaluator.evaluate_bare(request.bytes(), &mut Scratch::default()).unwrap();
+                let (header, key) = (REPLY_HEAD_LEN, REPLY_HEAD_LEN + KEY_ID_LEN);
+                (request.bytes().len(), request.bytes()[..key].to_vec(), reply.len(), reply[..header].to_vec())
+            });
+            heads.sort();
+            assert_eq!(heads.first(), heads.last());
         }
     }
 

@@ -30,6 +30,8 @@ pub(crate) struct Gate {
 pub(crate) struct GateBuffers {
     ggsw: GgswCiphertextOwned<u64>,
     bodies: Vec<u64>,
+    /// What is decomposed.
+    value: Vec<u64>,
     computation: ComputationBuffers,
 }
 
@@ -68,7 +70,8 @@ impl Gate {
         let mut computation = ComputationBuffers::new();
         computation.resize(product.or(conversion).unaligned_bytes_required());
         let (base, levels, modulus) = (gadget.base_log(), gadget.level_count(), CiphertextModulus::new_native());
-        GateBuffers { ggsw: GgswCiphertext::new(0, size, degree, base, levels, modulus), bodies: vec![], computation }
+        let ggsw = GgswCiphertext::new(0, size, degree, base, levels, modulus);
+        GateBuffers { ggsw, bodies: vec![], value: vec![], computation }
     }
 
     /// `out` ← the `index`-th bit of a request: its bodies, and masks from the seed's keystream, of which the first polynomials
@@ -79,7 +82,7 @@ impl Gate {
         index: usize,
         bodies: &[u8],
         out: &mut FourierGgswCiphertextMutView<'_>,
-        GateBuffers { ggsw, bodies: words, computation }: &mut GateBuffers,
+        GateBuffers { ggsw, bodies: words, computation, value: _ }: &mut GateBuffers,
     ) {
         let parameters = self.shape.parameters;
         let (rows, degree, mask) = (self.shape.rows(), parameters.degree(), parameters.mask_len());
@@ -106,9 +109,14 @@ pub(crate) struct Encrypted<'a> {
 impl Machine for Encrypted<'_> {
     fn add_product(&mut self, bit: usize, polynomials: &[u64], to: &mut [u64]) {
         let (degree, modulus) = (self.gate.shape.parameters.polynomial_size(), CiphertextModulus::new_native());
-        let from = GlweCiphertext::from_container(polynomials, degree, modulus);
+        let GateBuffers { value, computation, .. } = &mut *self.buffers;
+        // Products in float64 are multiples of a power of two, so that halves of what digits count are common. The
+        // decomposition rounds all of them up, which a binary secret adds up; less one, negative ones are rounded down.
+        value.clear();
+        value.extend(polynomials.iter().map(|&word| word.wrapping_sub(word >> 63)));
+        let from = GlweCiphertext::from_container(&value[..], degree, modulus);
         let mut to = GlweCiphertext::from_container(to, degree, modulus);
         let (ggsw, fft) = (&self.bits[self.places[bit] as usize], self.gate.fft.as_view());
-        add_external_product_assign_mem_optimized(&mut to, ggsw, &from, fft, self.buffers.computation.stack());
+        add_external_product_assign_mem_optimized(&mut to, ggsw, &from, fft, computation.stack());
     }
 }

@@ -9,6 +9,8 @@
 //! Bits are exact, so the path taken is exact. Only the numbers at its end carry noise ([`noise`]): by how much is known
 //! from the diagram's depth, and failing to stay within has a probability of 2^−128.
 
+#[cfg(all(test, feature = "client"))]
+mod attacks;
 pub(crate) mod diagram;
 pub(crate) mod evaluator;
 pub(crate) mod ggsw;

@@ -7,7 +7,7 @@
 //!   (k+1)·ℓ·N·2^(2β−2)·V[E];
 //! - what digits leave out, 2^(64−βℓ) wide, of the body and, where the secret has a one, of the masks. As in the analysis of
 //!   CGGI (J. Cryptology 2020, section 4.1) it counts as uniform and independent of the secret, of which at most
-//!   k·N/2 + z·√(k·N)/2 coefficients are ones;
+//!   k·N/2 + z·√(k·N)/2 coefficients are ones. For that, halves are rounded either way: a mean would add up with the ones;
 //! - the rounding of float64 in transforms and products. Digits of β bits against 64-bit words over N coefficients come
 //!   out off by 2^(β+15.5) per coefficient; of the masks' the secret adds up as many as it has ones. A test holds what is
 //!   measured to it.
