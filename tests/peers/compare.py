@@ -213,10 +213,13 @@ def row_of_phases(task, count, system, result, phases, key_bytes):
 def read_concrete(result):
     """Its error and labels are those of all rows that it evaluated, everything else is of one."""
     is_linear = result["model"] == "lr"
+    bits = result["n_bits"]
+    # Of trees it tells those of features and of leaves, which are as many.
+    bits = bits["op_inputs"] if isinstance(bits, dict) else bits
     row = {
         "task": result["task"] if is_linear else f"{result['task']}-{result['model']}",
         "rows": 1,
-        "system": f"Concrete ML, {result['n_bits']} bits",
+        "system": f"Concrete ML, {bits} bits",
         "version": result["version"],
         "server_us": min(result["server_1thread"]["run_cpu"]) * 1e6,
         "client_us": (result["encrypt"]["cpu_min"] + result["decrypt"]["cpu_min"]) * 1e6,
