@@ -63,10 +63,14 @@ fn apply(link: Link, logits: &[f64]) -> Vec<f64> {
         Link::Softmax => softmax(logits),
         Link::Sigmoid => vec![sigmoid(-logits[0]), sigmoid(logits[0])],
         Link::OneVsRest => normalised(logits.iter().copied().map(sigmoid)),
-        Link::Probability => match *logits {
-            [second] => vec![1.0 - second, second],
-            _ => logits.to_vec(),
-        },
+        Link::Probability => {
+            // The noise of a logit may lead out of what a probability is.
+            let probabilities = logits.iter().map(|logit| logit.clamp(0.0, 1.0));
+            match logits.len() {
+                1 => probabilities.flat_map(|second| [1.0 - second, second]).collect(),
+                _ => probabilities.collect(),
+            }
+        }
         Link::Exp => logits.iter().map(|logit| logit.exp()).collect(),
     }
 }
@@ -130,6 +134,7 @@ mod tests {
         assert_eq!((yes.label_text().as_str(), no.label_text().as_str()), ("True", "False"));
         assert_eq!((yes.outputs, no.outputs), (vec![0.25, 0.75], vec![0.75, 0.25]));
         assert_eq!((half.label_text().as_str(), half.certain), ("False", false));
+        assert_eq!((predict(-1e-4).outputs, predict(1.0 + 1e-4).outputs), (vec![1.0, 0.0], vec![0.0, 1.0]));
         let bound = description.bound();
         assert!(!predict(0.5 + 0.9 * bound).certain && predict(0.5 + 1.1 * bound).certain);
         let three = described(3, (0..3).map(Label::Integer).collect(), Link::Probability);
