@@ -1,7 +1,7 @@
 //! The graph itself, run on one row in float64: what the self-check holds the folded integers to.
 //!
-//! It reads the nodes as ONNX defines them, and shares no code with the chain that was folded, nor with the trees. Only what leads to
-//! scores is run.
+//! It reads the nodes as ONNX defines them, and shares no code with the chain that was folded, nor with the trees. Only
+//! what leads to scores is run.
 
 mod forest;
 

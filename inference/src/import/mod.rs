@@ -183,11 +183,11 @@ impl fmt::Display for Quantisation {
 }
 
 /// Reads an ONNX file, and writes a bundle whose published logits are within `options.precision` of the original
-/// model's.
+/// model's; of trees and networks, of the model's on its bits.
 ///
-/// 1. Read the graph: an affine chain, and a tail that is in the list.
+/// 1. Read the graph: an affine chain, with trees or a hidden layer in it or not, and a tail that is in the list.
 /// 2. Declare a range for every feature.
-/// 3. Fold chain and ranges into weights.
+/// 3. Fold chain and ranges into weights; or bring thresholds and hidden layers to the columns, and cut these into levels.
 /// 4. Choose the scales.
 /// 5. Assemble the bundle, which proves the bound, and try it on random rows.
 pub fn import(onnx: &[u8], options: &ImportOptions) -> Result<Imported, ImportError> {
@@ -246,7 +246,7 @@ fn import_choice(
         layouts: vec![],
         version: options.version.clone(),
         decimals,
-        features: features.clone(),
+        features,
         selection: Some(selection),
         parameters,
     })?;
