@@ -13,7 +13,7 @@ use crate::cbor::{self, FormatError};
 use crate::limbs::Limbs;
 use crate::packing::{Layout, Packing, Shape};
 use crate::parameters::ParameterSet;
-use crate::selection::{self, Selection};
+use crate::selection::{self, Grid, Selection};
 use crate::steps::Step;
 
 /// The public half of a bundle, identified by its SHA-384.
@@ -182,6 +182,13 @@ impl Description {
     /// The decimals to which logits are published.
     pub fn decimals(&self) -> u32 {
         self.fields.decimals
+    }
+
+    /// Whether the bound is of the model as it is on the bits of its features, and not of the original: of networks, and of
+    /// trees whose thresholds are hidden.
+    pub fn is_quantised(&self) -> bool {
+        let is_uniform = |grid: &Grid| matches!(grid, Grid::Uniform(_));
+        self.selection().is_some_and(|selection| selection.grids.iter().any(is_uniform))
     }
 
     /// The most by which a published logit differs from the model's, for features within their ranges; of trees and networks

@@ -444,9 +444,13 @@ async fn named(name: &'static str) -> Address {
     address
 }
 
-/// An address at which nothing listens.
+/// An address at which nothing listens. It stays taken, so that no other test gets it.
 async fn closed() -> Address {
-    listening().await.0
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let address = socket.local_addr().unwrap();
+    std::mem::forget(socket);
+    tcp(address)
 }
 
 /// An address at which the system leaves a connection unanswered, for as long as the streams are kept.

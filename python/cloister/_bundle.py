@@ -211,7 +211,7 @@ def _feature_names(estimator: Any) -> list[str] | None:
 
 
 def _converted(estimator: Any) -> bytes:
-    """A fitted estimator as skl2onnx exports it in float64."""
+    """A fitted estimator as skl2onnx exports it in float64, but for what trees compare."""
     try:
         from skl2onnx import convert_sklearn
         from skl2onnx.common.data_types import DoubleTensorType
@@ -242,6 +242,7 @@ def _converted(estimator: Any) -> bytes:
             raise BadInput(
                 f"{type(estimator).__name__} cannot be exported by skl2onnx: {why}", "not_exported", _TO_EXPORT
             ) from error
+    _round_before_trees(model.graph)
     if getattr(getattr(estimator, "classes_", None), "dtype", None) == np.bool_:
         _say_booleans(model)
     return bytes(model.SerializeToString())
@@ -270,6 +271,21 @@ def _options(final: Any) -> dict[int, dict[str, bool]] | None:
     if type(final).__name__ in ("LinearSVC", "RidgeClassifier", "RidgeClassifierCV"):
         return {id(final): {"raw_scores": True}}
     return {id(final): {"zipmap": False}} if hasattr(final, "classes_") else None
+
+
+def _round_before_trees(graph: Any) -> None:
+    """Has trees compare float32 numbers, as scikit-learn's do whatever they are given."""
+    from onnx import TensorProto, helper
+
+    nodes: list[Any] = []
+    for node in graph.node:
+        if node.op_type.startswith("TreeEnsemble"):
+            rounded = f"{node.input[0]}_float32_{len(nodes)}"
+            nodes.append(helper.make_node("Cast", [node.input[0]], [rounded], to=TensorProto.FLOAT))
+            node.input[0] = rounded
+        nodes.append(node)
+    del graph.node[:]
+    graph.node.extend(nodes)
 
 
 def _say_booleans(model: Any) -> None:

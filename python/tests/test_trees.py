@@ -89,6 +89,17 @@ def test_trees_with_public_thresholds_are_the_estimator(client, name):
         assert np.abs(inference.logits[:, 0] - estimator.decision_function(rows)).max() <= bound
 
 
+def test_values_are_compared_as_scikit_learn_compares_them(tmp_path):
+    """In float32, where the value is that of the threshold; in float64 it is above it."""
+    rows = np.array([[2.58], [2.60], [2.64], [2.70]])
+    estimator = DecisionTreeClassifier().fit(rows, [0, 0, 1, 1])
+    bundle = cloister.import_model(estimator, ranges=rows, name="near", public_thresholds=True)
+    value = np.array([[2.62]])
+    assert value > np.float32(estimator.tree_.threshold[0]), "the test is of another value"
+    with serving(tmp_path, bundle) as world, world.connect(connections=1) as client:
+        assert client.predict(value, "near") == estimator.predict(value) == 0
+
+
 def test_networks_are_the_estimator_but_for_what_bits_change(client):
     estimator, rows, _ = NETWORKS["network"]
     rows = rows[ROWS]

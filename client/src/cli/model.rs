@@ -6,7 +6,8 @@ use clap::{Args, Subcommand};
 use cloister_attestation::Sha384;
 use cloister_client::{Row, Table, TableReader};
 use cloister_inference::{
-    Bundle, Description, FeatureRange, ImportError, ImportOptions, Link, PublicKey, SelfCheck, Step, Thresholds, import,
+    Bundle, Description, FeatureRange, Grid, ImportError, ImportOptions, Link, PublicKey, SelfCheck, Step, Thresholds,
+    import,
 };
 use serde_json::{Value, json};
 
@@ -32,8 +33,8 @@ pub(crate) struct Import {
     /// The bundle to write, in place of what is there; by convention NAME.cloister
     #[arg(long, value_name = "FILE")]
     out: PathBuf,
-    /// Largest distance of a decrypted logit from the model's own, proved: 1 down to 1e-9. Below about 1e-5, export in
-    /// float64 (DoubleTensorType)
+    /// Largest distance of a decrypted logit from the model's own, proved: 1 down to 1e-9; of trees and networks, from the
+    /// model's on its bits. Below about 1e-5, export in float64 (DoubleTensorType)
     #[arg(long, value_name = "E", default_value_t = 1e-3)]
     precision: f64,
     /// How much the noise of replies may tell of the model beside its logits, for each row: a probability such as 2^-30
@@ -53,8 +54,8 @@ pub(crate) struct Import {
     /// the mean, or the least and greatest value
     #[arg(long, value_name = "DATA.csv")]
     ranges: Option<PathBuf>,
-    /// Cut features at the thresholds of trees themselves, which clients then know: every path is the model's own, and requests
-    /// are shorter. Without it features are cut into intervals that say nothing of the model, as fine as --ranges needs
+    /// Cut features at the thresholds of trees themselves, which clients then know: every path is the model's own, and
+    /// requests are mostly shorter. Without it features are cut into intervals that say nothing of the model, as fine as --ranges needs
     #[arg(long)]
     public_thresholds: bool,
     /// Name that clients ask for; by default the bundle's file name without extension
@@ -240,9 +241,10 @@ fn show(bundle: &Bundle, output: &mut Output) {
     output.line(format!(
         "bound: every published logit is within {:.3e} of the model's, {}, and has {} decimals",
         description.bound(),
-        match description.selection() {
-            None => "with certainty",
-            Some(_) => "as it is on these bits, but for a chance of 2^-128",
+        match (description.selection().is_some(), description.is_quantised()) {
+            (false, _) => "with certainty",
+            (true, false) => "but for a chance of 2^-128",
+            (true, true) => "as it is on these bits, but for a chance of 2^-128",
         },
         description.decimals()
     ));
@@ -300,6 +302,17 @@ fn show_costs(bundle: &Bundle, output: &mut Output) {
     };
     output.line(format!("arithmetic: {}, {mode}", description.parameters()));
     output.set("exact", scale.is_exact());
+    if let Some(selection) = description.selection() {
+        let bits: u32 = selection.grids.iter().map(Grid::bits).sum();
+        let cut = if description.is_quantised() {
+            "which say nothing of the model"
+        } else {
+            "at its thresholds, which are public"
+        };
+        output.line(format!("bits: {bits} a row, {cut}"));
+        output.set("bits", bits);
+        output.set("public_thresholds", !description.is_quantised());
+    }
     let sizes = [("one row".to_owned(), 1), (format!("{rows} rows in one request, the most"), rows)];
     // Models that choose have one row in each.
     for (what, rows) in sizes.into_iter().take(rows.min(2)) {

@@ -20,7 +20,9 @@ impl Report {
                     dt { "Proven bound" }
                     dd {
                         "every logit is within " (format!("{:.3e}", self.description.bound()))
-                        " of the model's own, for the values that were sent"
+                        " of the model's own"
+                        @if self.description.is_quantised() { ", as it is on the bits of its features" }
+                        ", for the values that were sent"
                     }
                 }
                 @if !self.description.labels().is_empty() {

@@ -139,6 +139,7 @@ impl Reader {
     }
 
     fn ensemble(&mut self, of: Id, ensemble: TreeModel) -> Result<Id> {
+        ensemble.check_columns(&self.chain, of)?;
         let width = ensemble.base.len();
         self.push(width, Operation::Ensemble { of, ensemble: ensemble.into() })
     }

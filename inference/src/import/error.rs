@@ -210,7 +210,9 @@ impl ImportError {
                 }
             ),
             Self::NotFinite { .. } => {
-                "train the model again; some of its numbers are missing or have overflowed".into()
+                "train the model again; some of its numbers are missing or have overflowed. Trees learn such from missing \
+                 values: fill these in with a SimpleImputer before them"
+                    .into()
             }
             Self::Columns { expected, .. } => format!("give {expected}, in the order of the training data's columns"),
             Self::MeanOutside { .. } => {

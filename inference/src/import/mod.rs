@@ -289,7 +289,7 @@ fn check_choice(bundle: &Bundle, model: &Model, thresholds: Thresholds) -> Resul
             };
             // Not even NaN gets by.
             match difference <= bound {
-                true => largest_difference = largest_difference.max(published),
+                true => largest_difference = largest_difference.max(difference),
                 false => return Err(ImportError::SelfCheck { difference, bound }),
             }
         }

@@ -261,6 +261,15 @@ impl TreeModel {
         self.trees.iter().map(|tree| tree.nodes.len().div_ceil(2)).sum()
     }
 
+    /// Refuses trees that decide by anything but columns.
+    pub(super) fn check_columns(&self, chain: &Chain, of: Id) -> Result<(), ImportError> {
+        match chain.is_affine(of) {
+            true => self.paths(chain, of).map(drop),
+            // Refused as a whole, with the model.
+            false => Ok(()),
+        }
+    }
+
     /// For each element that decides anything, the column that it is.
     fn paths(&self, chain: &Chain, of: Id) -> Result<Vec<Option<Path>>, ImportError> {
         let mut paths: Vec<Option<Path>> = (0..chain.width(of)).map(|_| None).collect();

@@ -26,7 +26,7 @@ use cloister_wire::{
 use hyper_util::{client::legacy::Client, rt::TokioExecutor};
 use serde_json::Value;
 use tokio::{
-    net::{TcpListener, TcpStream},
+    net::{TcpListener, TcpSocket, TcpStream},
     sync::{Semaphore, watch},
     task::JoinHandle,
     time::{sleep, timeout},
@@ -239,9 +239,13 @@ pub(crate) fn refuses(code: ErrorCode) -> Response {
     (status, axum::Json(ErrorBody { error: "as the test wants".into(), code })).into_response()
 }
 
-/// An address at which nothing listens.
+/// An address at which nothing listens. It stays taken, so that no other test gets it.
 pub(crate) async fn closed() -> Address {
-    tcp(TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap())
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let address = socket.local_addr().unwrap();
+    std::mem::forget(socket);
+    tcp(address)
 }
 
 pub(crate) fn tcp(address: SocketAddr) -> Address {

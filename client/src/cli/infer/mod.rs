@@ -122,6 +122,13 @@ impl Infer {
         ));
         let pool = Pool::start(evaluator, connection, &self.model, connections).await?;
         let (description, model) = (pool.description().clone(), pool.model().clone());
+        if self.labels.is_some() && description.labels().is_empty() {
+            return Err(Failure::bad_input(
+                "no_labels",
+                format!("the model {} is a regression, and gives no labels to compare with", model.name),
+                "Leave --labels away.",
+            ));
+        }
 
         let columns = input.columns(description.clone(), labels, self.clip)?;
         // All of them, before the first is sent.

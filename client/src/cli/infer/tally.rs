@@ -73,7 +73,8 @@ impl Tally {
             output.set("resumed", *resumed);
             output.note(format!("rows that an earlier run had answered: {resumed}"));
         }
-        output.note(format!("every logit is within {:.3e} of the model's for the values sent", description.bound()));
+        let model = if description.is_quantised() { "model's on its bits" } else { "model's" };
+        output.note(format!("every logit is within {:.3e} of the {model} for the values sent", description.bound()));
         if *clipped > 0 {
             output.note(format!("rows with values moved to the edge of their range, never certain: {clipped}"));
         }
