@@ -53,8 +53,8 @@ impl<'a> Levelled<'a> {
         match &self.model {
             Model::Trees(Trees { trees, .. }) => trees.iter().for_each(|tree| add(&mut sum, tree.leaf(&levels))),
             Model::Network(Network { neurons, .. }) => {
-                let bits_of = |(grid, level): (&Grid, u64)| (0..grid.bits()).map(move |place| level >> place & 1);
-                let bits: Vec<u64> = self.grids.iter().zip(levels).flat_map(bits_of).collect();
+                let pairs = self.grids.iter().zip(levels);
+                let bits: Vec<u64> = pairs.flat_map(|(grid, level)| grid.bits_of(level)).collect();
                 let logits = sum.len();
                 neurons.iter().for_each(|neuron| add(&mut sum, neuron.entry(&bits, logits)));
             }

@@ -76,6 +76,12 @@ impl Grid {
         }
     }
 
+    /// The bits of one of its levels, the lowest first.
+    #[cfg(feature = "client")]
+    pub(crate) fn bits_of(&self, level: u64) -> impl Iterator<Item = u64> + use<> {
+        (0..self.bits()).map(move |place| level >> place & 1)
+    }
+
     fn is_sane(&self) -> bool {
         match self {
             Self::Uniform(bits) => (1..=MAX_LEVEL_BITS).contains(bits),
@@ -127,7 +133,7 @@ impl Selection {
     #[cfg(feature = "client")]
     pub(crate) fn bits_of(&self, levels: &[i64]) -> impl Iterator<Item = u64> {
         let pairs = self.grids.iter().zip(levels);
-        pairs.flat_map(|(grid, &level)| (0..grid.bits()).map(move |place| level as u64 >> place & 1))
+        pairs.flat_map(|(grid, &level)| grid.bits_of(level as u64))
     }
 }
 
